@@ -1,0 +1,128 @@
+"""One client's round: init, step, finish. The loop over clients is the specification of every faster way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from fedrec.device.profile import Events, contexts
+from fedrec.model.ranking import Model, Parameters
+from fedrec.spec import TrainingSpec
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Where a client stands within its round. `embedding` (dim,) never leaves the device."""
+
+    shared: Tensor
+    embedding: Tensor
+    start: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a round leaves behind: `delta` (size,) to be clipped and sent, `embedding` (dim,) to be kept."""
+
+    delta: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+
+
+class LocalTraining:
+    """The work of one client on its own events, from the shared vector to an update."""
+
+    def __init__(self, model: Model, spec: TrainingSpec) -> None:
+        self.model, self.spec = model, spec
+
+    def round(
+        self, shared: NDArray[np.float32], embedding: NDArray[np.float32], events: Events, rng: Generator
+    ) -> Outcome:
+        """`init`, `steps` × `step`, `finish`. A history without a usable choice moves nothing."""
+        state = self.init(shared, embedding)
+        if len(trainable(events)):
+            for _ in range(self.spec.steps):
+                state = self.step(state, events, rng)
+        return self.finish(state)
+
+    def init(self, shared: NDArray[np.float32], embedding: NDArray[np.float32]) -> State:
+        """Start from the shared vector and the embedding that the device kept."""
+        start = torch.from_numpy(np.array(shared, np.float32))
+        return State(start, torch.from_numpy(np.array(embedding, np.float32)), start)
+
+    def step(self, state: State, events: Events, rng: Generator) -> State:
+        """One step of gradient descent on shared parameters and local embedding together."""
+        choices, negatives = self._draw(events, rng)
+        shared, embedding = state.shared.clone().requires_grad_(), state.embedding.clone().requires_grad_()
+        loss = self.loss(shared, embedding, events, choices, negatives)
+        to_shared, to_embedding = torch.autograd.grad(loss, (shared, embedding))
+        kept = embedding - self.spec.embedding_rate * (to_embedding + self.spec.embedding_decay * embedding)
+        return State((shared - self.spec.learning_rate * to_shared).detach(), kept.detach(), state.start)
+
+    def finish(self, state: State) -> Outcome:
+        """The difference that the round made."""
+        return Outcome((state.shared - state.start).numpy(), state.embedding.numpy())
+
+    def loss(
+        self, shared: Tensor, embedding: Tensor, events: Events, choices: Tensor, negatives: Tensor | None
+    ) -> Tensor:
+        """Mean cross-entropy of the chosen items, given the events before each of `choices`.
+
+        `negatives` are public catalogue rows, or None for a softmax over the whole catalogue. Items
+        that the person had already chosen are no rivals if `hide_seen`; items chosen later always are.
+        """
+        parameters = self.model.layout.views(shared)
+        cuts, targets = events.choices[choices], events.chosen[choices]
+        rows = None if negatives is None else torch.cat([negatives, events.rows, targets]).unique()
+        table = self.model.item_vectors(parameters, rows)
+        prior = self.model.prior(parameters, rows)
+        queries = queries_at(self.model, parameters, (events, cuts), (table, rows)) + embedding
+        logits = queries @ table.T + prior
+        own = targets if rows is None else torch.searchsorted(rows, targets)
+        return functional.cross_entropy(logits.masked_fill(self._hidden(events, choices, rows, negatives), -1e9), own)
+
+    def _hidden(self, events: Events, choices: Tensor, rows: Tensor | None, negatives: Tensor | None) -> Tensor:
+        """(example, candidate) True where a candidate is no rival of the target."""
+        cuts, targets = events.choices[choices], events.chosen[choices]
+        mask = torch.zeros(len(cuts), len(self.model), dtype=torch.bool)
+        if self.spec.hide_seen:
+            mask = events.seen(cuts, len(self.model))
+        if rows is None:
+            return mask
+        # Own items are in the table for their vectors; only public draws compete with the target.
+        public = torch.zeros(len(self.model), dtype=torch.bool)
+        public[negatives] = True
+        mask = (mask | ~public).scatter(1, targets[:, None], False)  # noqa: FBT003
+        return mask[:, rows]
+
+    def _draw(self, events: Events, rng: Generator) -> tuple[Tensor, Tensor | None]:
+        usable = trainable(events)
+        take = min(self.spec.examples, len(usable))
+        picked = np.sort(rng.choice(usable, take, replace=False))
+        if not self.spec.negatives:
+            return torch.from_numpy(picked), None
+        # From the whole catalogue, whatever this person chose: held-out items are drawn like any other.
+        drawn = rng.integers(len(self.model), size=self.spec.negatives)
+        return torch.from_numpy(picked), torch.from_numpy(np.unique(drawn))
+
+
+def trainable(events: Events) -> NDArray[np.int64]:
+    """Which choices have something before them to be predicted from."""
+    return np.flatnonzero(events.choices.numpy() > 0)
+
+
+def queries_at(
+    model: Model, parameters: Parameters, at: tuple[Events, Tensor], items: tuple[Tensor, Tensor | None]
+) -> Tensor:
+    """(example, dim) what the person looks for after the first `cuts` events, without the local embedding.
+
+    `at` is (events, cuts); `items` is a table of item vectors with its sorted rows, None for all.
+    """
+    (events, cuts), (table, rows) = at, items
+    own = events.rows if rows is None else torch.searchsorted(rows, events.rows)
+    vectors = events.vectors(table[own], model.text_vectors(parameters, events.texts))
+    return model.queries(parameters, contexts(vectors, cuts, model.spec.decays))

@@ -1,0 +1,21 @@
+"""The one place that knows Flower's switches and its private corners; tested per Flower version."""
+
+from __future__ import annotations
+
+import os
+
+# Read by Flower and Ray when they are imported: nothing of ours phones home, updates or installs.
+SWITCHES = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+os.environ.update(SWITCHES)
+
+
+def become_local_server() -> None:
+    """Let this process make messages. Outside a Flower process, `Message` refuses otherwise (flwr 1.41)."""
+    from flwr.supercore.task_identity import TaskIdentity
+
+    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1

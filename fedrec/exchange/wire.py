@@ -1,0 +1,121 @@
+"""What crosses the network, and the only place with Flower's string keys.
+
+Every update is one vector of public length and type; beside it travel a round number and the hash
+of the task, and nothing else: no counts, no losses, no norms, no durations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from numpy.typing import NDArray
+
+from fedrec.errors import WireError
+
+VERSION = 1
+HELLO = "query.hello"
+TRAIN = "train"
+
+_VECTOR = "vector"
+_HEADER = "header"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What every message says of itself: protocol version, task hash, round, and who (hello only)."""
+
+    task: str
+    round: int = 0
+    client: int = -1
+
+    def record(self) -> ConfigRecord:
+        """As Flower carries it."""
+        return ConfigRecord({"version": VERSION, "task": self.task, "round": self.round, "client": self.client})
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A round to take part in: the header and the shared vector."""
+
+    header: Header
+    shared: NDArray[np.float32]
+
+
+def hello(node: int) -> Message:
+    """Ask a node which client it is and which task it was set up for."""
+    return Message(RecordDict({_HEADER: Header(task="").record()}), dst_node_id=node, message_type=HELLO)
+
+
+def hello_reply(to: Message, header: Header) -> Message:
+    """The answer to `hello`."""
+    read_header(to)
+    return Message(RecordDict({_HEADER: header.record()}), reply_to=to)
+
+
+def arrays(vector: NDArray[np.generic]) -> ArrayRecord:  # type: ignore[type-arg]
+    """A vector as Flower carries it."""
+    return ArrayRecord({_VECTOR: Array(np.ascontiguousarray(vector))})
+
+
+def vector(record: ArrayRecord) -> NDArray[np.generic]:  # type: ignore[type-arg]
+    """The vector in a record; one that holds anything else is refused."""
+    if list(record.keys()) != [_VECTOR]:
+        raise WireError("an array record holds exactly one vector", keys=sorted(record.keys())[:5])
+    try:
+        return np.asarray(record[_VECTOR].numpy())
+    except (ValueError, TypeError, EOFError, OSError) as error:
+        raise WireError("the vector cannot be decoded", reason=type(error).__name__) from None
+
+
+def train(node: int, header: Header, shared: ArrayRecord) -> Message:
+    """Ask a node to take part in a round. `shared` may be one record for the whole cohort."""
+    content = RecordDict({_VECTOR: shared, _HEADER: header.record()})
+    return Message(content, dst_node_id=node, message_type=TRAIN, group_id=str(header.round))
+
+
+def read_train(message: Message) -> Request:
+    """What `train` said."""
+    shared = vector(_records(message)[1])
+    return Request(read_header(message), shared.astype(np.float32, copy=False))
+
+
+def update(to: Message, header: Header, sent: NDArray[np.generic]) -> Message:  # type: ignore[type-arg]
+    """A client's answer to `train`."""
+    return Message(RecordDict({_VECTOR: arrays(sent), _HEADER: header.record()}), reply_to=to)
+
+
+def read_update(message: Message, expected: Header) -> NDArray[np.generic]:  # type: ignore[type-arg]
+    """The vector of an answer, if it has the right form and belongs to this round of this task."""
+    header = read_header(message)
+    if (header.task, header.round) != (expected.task, expected.round):
+        raise WireError("an update belongs to the round that asked for it", round=header.round, asked=expected.round)
+    return vector(_records(message)[1])
+
+
+def read_header(message: Message) -> Header:
+    """The header of a message; another protocol version is refused."""
+    record = _records(message)[0]
+    try:
+        version, task, number, client = (record[name] for name in ("version", "task", "round", "client"))
+    except KeyError as error:
+        raise WireError("a header names version, task, round and client", missing=str(error)) from None
+    if version != VERSION:
+        raise WireError("both sides speak one protocol version", remedy="Upgrade the older side.", got=version)
+    if not (isinstance(task, str) and isinstance(number, int) and isinstance(client, int)):
+        raise WireError("a header holds a task hash, a round number and a client number")
+    return Header(task, number, client)
+
+
+def _records(message: Message) -> tuple[ConfigRecord, ArrayRecord]:
+    if message.has_error():
+        raise WireError("the node answered with an error", code=message.error.code)
+    content = message.content
+    extra = set(content.keys()) - {_HEADER, _VECTOR}
+    if extra:
+        raise WireError("a message holds a header and at most one vector", extra=sorted(extra)[:5])
+    header, record = content.get(_HEADER), content.get(_VECTOR, ArrayRecord())
+    if not isinstance(header, ConfigRecord) or not isinstance(record, ArrayRecord):
+        raise WireError("a message holds a header and at most one vector", keys=sorted(content.keys())[:5])
+    return header, record

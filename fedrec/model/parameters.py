@@ -1,0 +1,53 @@
+"""Shared parameters as one flat vector: what the wire carries, what is clipped, what is averaged."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedrec.errors import WireError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names and shapes of the shared parameters, in the order in which they lie in the vector."""
+
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Layout:
+        """The trainable parameters of `module`, 0-d ones included."""
+        named = module.named_parameters()
+        return cls(tuple((name, tuple(p.shape)) for name, p in named if p.requires_grad))
+
+    @property
+    def size(self) -> int:
+        """Length of the vector."""
+        return sum(math.prod(shape) for _, shape in self.shapes)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of names and shapes."""
+        return hashlib.sha256(repr(self.shapes).encode()).hexdigest()
+
+    def views(self, vector: Tensor) -> dict[str, Tensor]:
+        """Named views into `vector` (size,); gradients flow back into it."""
+        if vector.shape != (self.size,):
+            raise WireError("the vector does not fit the model", expected=self.size, shape=tuple(vector.shape))
+        parts = vector.split([math.prod(shape) for _, shape in self.shapes])
+        return {name: part.view(shape) for (name, shape), part in zip(self.shapes, parts, strict=True)}
+
+    def flatten(self, tensors: Mapping[str, Tensor]) -> NDArray[np.float32]:
+        """One (size,) float32 vector of the named tensors."""
+        parts = [tensors[name].detach().numpy().ravel() for name, _ in self.shapes]
+        return np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
+
+    def mask(self, name: str) -> NDArray[np.bool_]:
+        """(size,) True where the parameter called `name` lies."""
+        return np.concatenate([np.full(math.prod(shape), own == name) for own, shape in self.shapes])

@@ -1,0 +1,134 @@
+"""What turns text and contexts into scores: shared parameters in, numbers out, nothing remembered.
+
+score(u, i) = ⟨Σ_k W_k c_{u,k} + e_u, V z_i + r_i⟩ + b_i, with z the adapted text vector, W and V
+shared maps, r optional item residuals, b the popularity prior (docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional
+
+from fedrec.errors import DataError
+from fedrec.model.adapter import Adapter, TowerInputs, build_adapter
+from fedrec.model.catalogue import Catalogue
+from fedrec.model.encoder import Encoder
+from fedrec.model.parameters import Layout
+from fedrec.spec import ModelSpec
+
+Parameters = Mapping[str, Tensor]
+
+_ADAPTER = "adapter."
+_SHARPNESS = 3.0  # inner products of unit vectors are at most 1: this lets a softmax prefer
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """The public inputs of every catalogue item: text through the frozen tower, and dense features."""
+
+    texts: TowerInputs
+    features: Tensor  # (item, feature), each column standardised
+
+
+class Model:
+    """The public part of a recommender: what is computed from shared parameters and the catalogue.
+
+    `initial` is the shared vector at the start: frozen text under its principal axes, no
+    residuals, no popularity. It depends on public items and the plan alone.
+    """
+
+    def __init__(self, adapter: Adapter, items: Items, spec: ModelSpec) -> None:
+        self.adapter, self.items, self.spec = adapter, items, spec
+        pooled = _batched(adapter, adapter.trainable(), items.texts)
+        self.centre = pooled.mean(dim=0)
+        start = self._start(self._unit(pooled, items.features))
+        self.layout = Layout(tuple((name, tuple(value.shape)) for name, value in start.items()))
+        self.initial: NDArray[np.float32] = self.layout.flatten(start)
+
+    @classmethod
+    def build(cls, catalogue: Catalogue, encoder: Encoder, spec: ModelSpec, *, seed: int) -> Model:
+        """The model of `spec` over a catalogue. Encoding the texts takes a while the first time."""
+        if len(catalogue) < 2:
+            raise DataError("a catalogue needs at least two items to rank", items=len(catalogue))
+        adapter = build_adapter(spec.adapter, encoder, rank=spec.rank, blocks=spec.blocks, seed=seed)
+        texts = adapter.prepare(catalogue.texts, public=True)
+        return cls(adapter, Items(texts, _standardised(catalogue.features)), spec)
+
+    def __len__(self) -> int:
+        return len(self.items.texts)
+
+    def text_vectors(self, parameters: Parameters, inputs: TowerInputs) -> Tensor:
+        """(text, dim) vectors of free text, in the space of the items."""
+        absent = torch.zeros(len(inputs), self.items.features.shape[1])
+        return self._project(parameters, inputs, absent)
+
+    def item_vectors(self, parameters: Parameters, rows: Tensor | None = None) -> Tensor:
+        """(item, dim) vectors V z + r of the catalogue, or of some rows of it."""
+        pick = slice(None) if rows is None else rows
+        vectors = self._project(parameters, self.items.texts[pick], self.items.features[pick])
+        return vectors + parameters["residuals"][pick] if self.spec.residuals else vectors
+
+    def queries(self, parameters: Parameters, contexts: Tensor) -> Tensor:
+        """(example, dim) Σ_k W_k c_k of contexts (decay, example, dim)."""
+        return torch.einsum("kpd,kde->pe", contexts, parameters["maps"])
+
+    def prior(self, parameters: Parameters, rows: Tensor | None = None) -> Tensor:
+        """(item,) popularity prior; zeros in a model without one."""
+        if not self.spec.popularity:
+            return torch.zeros(len(self) if rows is None else len(rows))
+        return parameters["popularity"] if rows is None else parameters["popularity"][rows]
+
+    def _project(self, parameters: Parameters, inputs: TowerInputs, features: Tensor) -> Tensor:
+        mine = {name.removeprefix(_ADAPTER): p for name, p in parameters.items() if name.startswith(_ADAPTER)}
+        pooled = _batched(self.adapter, mine, inputs)
+        return self._unit(pooled, features) @ parameters["projection"]
+
+    def _unit(self, pooled: Tensor, features: Tensor) -> Tensor:
+        # Sentence encoders put all texts into one narrow cone; without its centre, angles tell more.
+        text = functional.normalize(pooled - self.centre, dim=-1, eps=1e-6)
+        # A text without words has no direction, and must not get the centre's.
+        text = text * (pooled.detach().abs().sum(dim=-1, keepdim=True) > 0)
+        return torch.cat([text, features], dim=-1)
+
+    def _start(self, inputs: Tensor) -> dict[str, Tensor]:
+        dim, decays = self.spec.dim, len(self.spec.decays)
+        _, _, axes = torch.linalg.svd(inputs.detach().double(), full_matrices=False)
+        projection = torch.zeros(inputs.shape[1], dim)
+        kept = min(dim, len(axes))
+        projection[:, :kept] = _SHARPNESS * _signed(axes[:kept]).T.float()
+        start = {"projection": projection, "maps": torch.eye(dim).repeat(decays, 1, 1) / decays}
+        if self.spec.residuals:
+            start["residuals"] = torch.zeros(len(self), dim)
+        if self.spec.popularity:
+            start["popularity"] = torch.zeros(len(self))
+        return start | {_ADAPTER + name: value for name, value in self.adapter.trainable().items()}
+
+
+def _batched(adapter: Adapter, parameters: Parameters, inputs: TowerInputs, size: int = 4096) -> Tensor:
+    # Hidden states of a whole catalogue through a block at once would not fit: the pieces do.
+    if not len(inputs):
+        return torch.zeros(0, adapter.encoder.dim)
+    pieces = [inputs[slice(start, start + size)] for start in range(0, len(inputs), size)]
+    return torch.cat([functional_call(adapter, dict(parameters), (piece,)) for piece in pieces])
+
+
+def _signed(axes: Tensor) -> Tensor:
+    """Principal axes are known up to sign: make the largest entry positive, so that machines agree."""
+    largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
+    return axes * largest.sign()
+
+
+def _standardised(features: NDArray[np.float32]) -> Tensor:
+    if not features.shape[1]:
+        return torch.from_numpy(features)
+    spread = features.std(axis=0)
+    scaled = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    # Together the features weigh as much as the text, however many columns there are.
+    return torch.from_numpy((scaled / np.sqrt(features.shape[1])).astype(np.float32))

@@ -1,0 +1,108 @@
+"""What may be sent: one flat vector of integers whose norm is bounded whatever the data were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec.errors import PrivacyRefusal, require
+
+_INT64 = 2**63
+
+
+class Bounded(NamedTuple):
+    """A vector that carries its bound: ‖vector‖₂ ≤ l2, exactly."""
+
+    vector: NDArray[np.int64]  # (dim,) in grid steps
+    l2: int  # in grid steps
+    grid: int  # steps per unit
+
+
+def radius(clip: float, grid: int) -> int:
+    """The clip norm in whole grid steps, rounded down; refuses a norm or a grid that bounds nothing (P08, P18)."""
+    if not (np.isfinite(clip) and clip > 0):
+        raise PrivacyRefusal("P08", "a clip norm is positive and finite", remedy="Set a public constant.", clip=clip)
+    steps = int(Fraction(clip) * grid) if grid > 0 else 0
+    if steps < 1:
+        remedy = "Use more grid steps per unit."
+        raise PrivacyRefusal("P18", "the clip norm is at least one grid step", remedy=remedy, clip=clip, grid=grid)
+    return steps
+
+
+def flatten(arrays: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
+    """Every uploaded array, scalars included, as one vector, so that one clip bounds them all.
+
+    Refuses anything but floating-point arrays (P08): counters and buffers cannot be clipped, so they cannot be sent.
+    """
+    for place, array in enumerate(arrays):
+        if not np.issubdtype(array.dtype, np.floating):
+            remedy = "Keep integer buffers and running statistics on the device."
+            raise PrivacyRefusal(
+                "P08", "an update holds only floating-point arrays", remedy=remedy, place=place, dtype=str(array.dtype)
+            )
+    return np.concatenate([np.zeros(0), *(np.asarray(array, np.float64).ravel() for array in arrays)])
+
+
+def clip_to_grid(update: NDArray[np.float64], clip: float, grid: int) -> Bounded:
+    """Scale `update` (dim,) onto the ball of radius `clip`, then round toward zero onto the grid.
+
+    Guarantee: the sum of squares, in exact integer arithmetic, is at most (clip·grid)². Zero stays zero; a non-finite
+    update silently becomes zero, so that no failure leaves the device; a clipped vector is left as it is when `grid`
+    is a power of two (division by it is then exact).
+    """
+    bound = radius(clip, grid)
+    if update.ndim != 1:
+        remedy = "Flatten all arrays together first: clipping tensors apart does not bound their sum."
+        raise PrivacyRefusal("P08", "an update is one flat vector", remedy=remedy, shape=update.shape)
+    if update.size == 0 or not np.isfinite(update).all():
+        return Bounded(np.zeros(update.size, np.int64), bound, grid)
+    return Bounded(_onto_ball(update.astype(np.float64), clip, grid), bound, grid)
+
+
+def check_bounded(vector: NDArray[np.int64], clip: float, grid: int) -> bool:
+    """Whether a received `vector` is one that `clip_to_grid` may have made. Never raises on the vector's account."""
+    bound = radius(clip, grid)
+    if vector.ndim != 1 or vector.dtype != np.int64:
+        return False
+    return _peak(vector) <= bound and squared_norm(vector) <= bound**2
+
+
+def squared_norm(vector: NDArray[np.int64]) -> int:
+    """Σ vᵢ² without overflow and without rounding."""
+    if _peak(vector) ** 2 * vector.size < _INT64:
+        return int(np.dot(vector, vector))
+    return sum(entry * entry for entry in vector.tolist())
+
+
+def _onto_ball(update: NDArray[np.float64], clip: float, grid: int) -> NDArray[np.int64]:
+    bound, peak = radius(clip, grid), float(np.abs(update).max())
+    if peak <= clip:
+        inside = np.trunc(update * grid).astype(np.int64)
+        if squared_norm(inside) <= bound**2:
+            return inside
+    direction = update / peak  # first, so that neither 1e300 nor 1e-300 breaks the square
+    direction /= np.sqrt(np.dot(direction, direction))
+    vector = np.trunc(direction * bound).astype(np.int64)
+    while squared_norm(vector) > bound**2:  # the float norm can be short by an ulp
+        vector -= np.sign(vector)
+    return vector
+
+
+def _peak(vector: NDArray[np.int64]) -> int:
+    """Largest |vᵢ|, as a Python integer: in int64, |−2⁶³| is negative."""
+    return max(int(vector.max()), -int(vector.min())) if vector.size else 0
+
+
+def default_grid(clip: float, *, crowd: float, multiplier: float) -> int:
+    """Steps per unit, a power of two: at most 2²⁰ steps in a clip norm, at least 100 in the noise.
+
+    Between the two, the sum of `crowd` clipped vectors and ten standard deviations of noise fit an int32.
+    """
+    require(clip > 0 and crowd > 0 and multiplier > 0, "clip, crowd and multiplier are positive",
+            clip=clip, crowd=crowd, multiplier=multiplier)  # fmt: skip
+    steps = max(min(2**20, (2**31 - 1) / (crowd + 10 * multiplier)), 200 / multiplier)
+    return int(2 ** max(0, np.floor(np.log2(steps / clip))))

@@ -1,0 +1,48 @@
+"""Model, optimiser, round and the digest of the last release, on disk in one atomic step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from fedrec.errors import RunError
+from fedrec.files import write_atomic
+from fedrec.rounds.aggregate import Optimum
+
+_NAMES = ("shared", "first", "second")
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Where a run stands after `round` rounds of `task`; `digest` is that of the round's mean update."""
+
+    round: int
+    task: str
+    digest: str
+    optimum: Optimum
+
+    def save(self, path: Path) -> None:
+        """Replace the checkpoint at `path`; a crash leaves the old one or the new one."""
+        tensors = {name: np.ascontiguousarray(getattr(self.optimum, name)) for name in _NAMES}
+        header = {"round": str(self.round), "task": self.task, "digest": self.digest}
+        write_atomic(path, save(tensors, metadata=header))
+
+    @classmethod
+    def load(cls, path: Path, task: str) -> Checkpoint | None:
+        """The checkpoint at `path`, None if there is none yet. One of another task is refused."""
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="numpy") as file:
+                header = file.metadata()
+                optimum = Optimum(*(file.get_tensor(name) for name in _NAMES))
+        except (SafetensorError, KeyError) as error:
+            raise RunError("the checkpoint cannot be read", path=str(path), reason=str(error)) from None
+        if header["task"] != task:
+            remedy = "Resume with the plan, data and encoder that the run was started with."
+            raise RunError("a checkpoint belongs to one task", remedy=remedy, path=str(path))
+        return cls(int(header["round"]), task, header["digest"], optimum)

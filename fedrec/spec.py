@@ -1,0 +1,204 @@
+"""Everything public about a run: frozen sections, one strict TOML both ways.
+
+A `Plan` may be logged, published and compared: nothing in it says anything about a person.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fedrec.errors import SpecError
+
+
+class Section(BaseModel):
+    """A frozen group of settings; unknown names are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataSpec(Section):
+    """Which data set, where it lies, and the options of its reader."""
+
+    source: str = "synthetic"
+    path: str = ""
+    options: dict[str, str] = Field(default_factory=dict)
+
+
+class SplitSpec(Section):
+    """What is held out.
+
+    `fit` says what the shared model may learn from: "train" stops before the validation items;
+    "train+validation" stops before the test items, for a final run whose settings were chosen
+    with "train".
+    """
+
+    kind: Literal["leave-one-out", "global-time", "cold-items"] = "leave-one-out"
+    fit: Literal["train", "train+validation"] = "train"
+    hidden: float = Field(0.1, gt=0, lt=1)
+
+
+class ModelSpec(Section):
+    """The shared parameters: text tower, ranking layer, optional item residuals and popularity."""
+
+    encoder: str = "minilm"
+    adapter: Literal["none", "bottleneck", "lora"] = "bottleneck"
+    rank: int = Field(8, ge=1)
+    blocks: int = Field(1, ge=1)
+    dim: int = Field(64, ge=1)
+    decays: tuple[float, ...] = (0.0, 0.5, 0.9, 1.0)
+    residuals: bool = True
+    popularity: bool = True
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.decays or not all(0 <= decay <= 1 for decay in self.decays):
+            raise ValueError("decays are numbers in [0, 1]: 0 keeps only the last event, 1 is the plain mean")
+        return self
+
+
+class ProfileSpec(Section):
+    """How much each kind of event counts in a profile.
+
+    A rating r in [0, 1] multiplies its event by 1 + `rating` · (2r − 1): 0 ignores ratings, 2 lets
+    a bad one count against the item. `text` is the weight of an event's free text beside its item.
+    """
+
+    view: float = 0.5
+    click: float = 1.0
+    like: float = 1.5
+    rate: float = 1.0
+    search: float = 1.0
+    review: float = 1.0
+    skip: float = -0.5
+    rating: float = 0.0
+    text: float = 0.5
+
+    def kinds(self) -> tuple[float, ...]:
+        """Weights in the order of `Kind`."""
+        return (self.view, self.click, self.like, self.rate, self.search, self.review, self.skip)
+
+
+class TrainingSpec(Section):
+    """One client's work in one round.
+
+    `examples` bounds how many of a person's choices one step may use; `negatives` is 0 for a
+    softmax over the whole catalogue, else the number of public items drawn for each step. The
+    `embedding_rate` is the step size of the local user embedding (0: there is none) and
+    `embedding_decay` pulls it back to zero.
+    """
+
+    steps: int = Field(1, ge=1)
+    learning_rate: float = Field(1.0, gt=0)
+    examples: int = Field(64, ge=1)
+    negatives: int = Field(0, ge=0)
+    hide_seen: bool = True
+    embedding_rate: float = Field(0.5, ge=0)
+    embedding_decay: float = Field(0.1, ge=0)
+
+
+class FederationSpec(Section):
+    """Rounds, cohort and the server's optimiser.
+
+    `cohort` is the expected number of clients in a round; the sum of updates is always divided by
+    it, whoever answered. Weight decay is decoupled and leaves the popularity prior alone.
+    """
+
+    rounds: int = Field(40, ge=1)
+    cohort: int = Field(200, ge=1)
+    optimizer: Literal["sgd", "adam", "yogi"] = "adam"
+    learning_rate: float = Field(0.02, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.1, ge=0)
+    quorum: float = Field(0.5, ge=0, le=1)
+    timeout: float = Field(3600.0, gt=0)
+
+
+class PrivacySpec(Section):
+    """The promise asked for; the noise that keeps it is calibrated from these public numbers."""
+
+    mode: Literal["none", "user-central"] = "none"
+    epsilon: float = Field(8.0, gt=0)
+    delta: float = Field(0.0, ge=0, lt=1)
+    clip: float = Field(0.5, gt=0)
+    noise: Literal["hardened", "research", "test"] = "hardened"
+    allow_large_epsilon: bool = False
+    force: bool = False
+
+
+class EvaluationSpec(Section):
+    """What the simulator measures, and how often it looks at the validation items."""
+
+    every: int = Field(5, ge=0)
+    k: int = Field(10, ge=1)
+    negatives: int = Field(99, ge=1)
+    baselines: Literal["none", "fast", "all"] = "fast"
+
+
+class Plan(Section):
+    """The public description of one run. `delta = 0` under privacy asks for the default N^−1.1."""
+
+    name: str = "fedrec"
+    seed: int = Field(0, ge=0, lt=2**63)
+    clients: int = Field(0, ge=0)
+    data: DataSpec = DataSpec()
+    split: SplitSpec = SplitSpec()
+    model: ModelSpec = ModelSpec()
+    profile: ProfileSpec = ProfileSpec()
+    training: TrainingSpec = TrainingSpec()
+    federation: FederationSpec = FederationSpec()
+    privacy: PrivacySpec = PrivacySpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+
+    @classmethod
+    def of(cls, settings: dict[str, object]) -> Plan:
+        """A plan from nested settings; a bad one is a `SpecError` that names the setting."""
+        try:
+            return cls.model_validate(settings)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(step) for step in first["loc"]) or "plan"
+            raise SpecError(f"{where}: {first['msg']}", remedy="See docs/plan.md.", value=first["input"]) from None
+
+    @classmethod
+    def from_toml(cls, text: str) -> Plan:
+        """A plan from TOML; unknown names are refused."""
+        try:
+            return cls.of(tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            raise SpecError(f"the plan is not valid TOML: {error}") from None
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """A plan from a TOML file."""
+        try:
+            return cls.from_toml(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise SpecError("cannot read the plan", path=str(path), reason=str(error)) from None
+
+    def to_toml(self) -> str:
+        """Every setting, spelled out."""
+        return tomli_w.dumps(self.model_dump(mode="json"))
+
+    def override(self, settings: dict[str, object]) -> Plan:
+        """This plan with nested `settings` in place of its own."""
+        return Plan.of(merge(self.model_dump(mode="json"), settings))
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the resolved TOML."""
+        return hashlib.sha256(self.to_toml().encode()).hexdigest()
+
+
+def merge(settings: dict[str, object], over: dict[str, object]) -> dict[str, object]:
+    """Nested `settings` with those of `over` on top."""
+    merged = dict(settings)
+    for name, value in over.items():
+        mine = merged.get(name)
+        merged[name] = merge(mine, value) if isinstance(mine, dict) and isinstance(value, dict) else value
+    return merged

@@ -1,0 +1,86 @@
+"""Noise has the promised size, shape and independence. Fresh randomness, false alarms once in a million, no retries.
+
+Every test also meets a wrong answer, which it must reject.
+"""
+
+import numpy as np
+import pytest
+from numpy.random import default_rng
+from scipy.stats import chi2, chisquare, kstest, norm
+
+from fedrec.privacy.noise import Hardened, Research, Seeded
+
+ALARM = 1e-6
+SAMPLES = 10**6
+SOURCES = [Hardened(), Research()]
+
+
+def variance_p(noise, sigma):
+    """Two-sided p-value of Σx²/σ² under χ²."""
+    statistic = float((noise.astype(float) ** 2).sum()) / sigma**2
+    return 2 * min(chi2.cdf(statistic, noise.size), chi2.sf(statistic, noise.size))
+
+
+def shape_p(noise, sigma):
+    """Kolmogorov-Smirnov p-value; a dither within the grid step makes the integers continuous."""
+    dithered = noise + default_rng().random(noise.size) - 0.5
+    return kstest(dithered, norm(scale=np.sqrt(sigma**2 + 1 / 12)).cdf).pvalue
+
+
+def bins_p(noise, sigma):
+    """χ² p-value over single integers within 3.6σ, tails lumped: what the dither would blur for a small σ."""
+    edge = int(3.6 * sigma)
+    wide = np.arange(-20 * int(sigma), 20 * int(sigma) + 1)
+    mass = np.exp(-(wide**2) / (2 * sigma**2))
+    mass /= mass.sum()
+    counts = np.bincount(np.clip(noise, -edge, edge) + edge, minlength=2 * edge + 1)
+    expected = np.bincount(np.clip(wide, -edge, edge) + edge, weights=mass)
+    return chisquare(counts, expected * noise.size).pvalue
+
+
+def correlated(first, second):
+    """Whether two noise vectors correlate beyond chance (4.9σ is one in a million)."""
+    return abs(np.corrcoef(first, second)[0, 1]) * np.sqrt(first.size) > 4.9
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("sigma", [50.0, 7e5])
+def test_variance(source, sigma):
+    noise = source.draw(sigma, SAMPLES)
+    assert variance_p(noise, sigma) > ALARM
+    for wrong in (0.99, 1.01, 1 / np.sqrt(2)):
+        assert variance_p(noise * wrong, sigma) < ALARM
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_shape(source):
+    sigma = 1000.0
+    assert shape_p(source.draw(sigma, SAMPLES), sigma) > ALARM
+    laplace = np.rint(default_rng().laplace(0, sigma / np.sqrt(2), SAMPLES))
+    assert shape_p(laplace, sigma) < ALARM
+    assert shape_p(source.draw(sigma * 1.03, SAMPLES), sigma) < ALARM
+    assert shape_p(source.draw(sigma, SAMPLES) + 10, sigma) < ALARM
+
+
+@pytest.mark.parametrize("sigma", [5.0, 7.3])
+def test_every_integer_has_its_probability(sigma):
+    noise = Hardened().draw(sigma, SAMPLES)
+    assert bins_p(noise, sigma) > ALARM
+    zero_twice = np.concatenate([noise, np.zeros((noise == 0).sum(), np.int64)])  # the sampler without its zero rule
+    assert bins_p(zero_twice, sigma) < ALARM
+    assert bins_p(Hardened().draw(sigma * 1.02, SAMPLES), sigma) < ALARM
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_releases_are_independent(source):
+    first, second = source.draw(1000.0, SAMPLES), source.draw(1000.0, SAMPLES)
+    assert not correlated(first, second)
+    assert not correlated(first[1:], first[:-1])
+    assert correlated(first, first + second * 20)
+
+
+def test_a_shared_seed_shows():
+    first, second = (Seeded(default_rng(5)).draw(1000.0, 10_000) for _ in range(2))
+    assert correlated(first, second)
+    assert variance_p(first + second, 1000.0 * np.sqrt(2)) < ALARM  # a sum of shares with n times their variance
+    assert variance_p(Hardened().draw(1000.0, 10_000) + first, 1000.0 * np.sqrt(2)) > ALARM
