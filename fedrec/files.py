@@ -19,3 +19,8 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def home() -> Path:
+    """Where fedrec keeps data sets and caches: `$FEDREC_HOME`, or `~/.fedrec`."""
+    return Path(os.environ.get("FEDREC_HOME", "~/.fedrec")).expanduser()

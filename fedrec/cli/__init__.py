@@ -1,0 +1,52 @@
+"""The `fedrec` command: one file a command, one place where mistakes become messages."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from fedrec.cli.data import data
+from fedrec.cli.runs import runs
+from fedrec.cli.simulate import init, simulate
+from fedrec.errors import FedrecError
+
+app = typer.Typer(
+    name="fedrec",
+    help="Privacy-preserving federated recommendation: behaviour text stays on its device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(simulate)
+app.command()(init)
+app.add_typer(data)
+app.add_typer(runs)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001  (typer's signature)
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"fedrec {version('fedrec')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,  # noqa: FBT002
+) -> None:
+    """Options of every command."""
+
+
+def main() -> None:
+    """Run a command. A `FedrecError` is one line and its exit code; Ctrl-C is 130; a bug is a traceback."""
+    try:
+        app()
+    except FedrecError as error:
+        from rich.console import Console
+
+        Console(stderr=True).print(f"fedrec: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
+from fedrec.files import home
 from fedrec.errors import DataError, SpecError, require
 
 BLOCK = 1 << 20
@@ -78,11 +79,6 @@ class Fetched(NamedTuple):
     size: int
     sha256: str
     fresh: bool
-
-
-def home() -> Path:
-    """Where fedrec keeps its files: `$FEDREC_HOME`, or `~/.fedrec`."""
-    return Path(os.environ.get("FEDREC_HOME", "~/.fedrec")).expanduser()
 
 
 def folder_of(name: str) -> Path:

@@ -38,10 +38,10 @@ PERIODS = 13  # of 28 days; a taste is constant within one
 
 COLD_ITEMS, COLD_WINDOW = 0.05, 10 * DAY  # released in the last days
 COLD_USERS = 0.05  # with one or two choices
-ZIPF = 0.75  # popularity falls as rank^−ZIPF
+ZIPF = 0.65  # popularity falls as rank^−ZIPF
 RELATED = 0.7  # P[one more interest is related to an earlier one]
 WALK = 12.0  # shape of the gamma factors of the monthly random walk: relative step 1/√WALK
-JUMP = 0.15  # P[a month moves most of one interest to a related topic]
+JUMP = 0.12  # P[a month moves most of one interest to a related topic]
 CURIOSITY = 0.003  # taste for everything; an even taste would be 1/64 everywhere
 STAY = 0.3  # share of attention on the strand on the mind
 FOLLOWED, SAME = 4.0, 2.0  # how many times likelier: a followed author, the last author again

@@ -36,8 +36,11 @@ class Outcome:
 class LocalTraining:
     """The work of one client on its own events, from the shared vector to an update."""
 
-    def __init__(self, model: Model, spec: TrainingSpec) -> None:
+    def __init__(self, model: Model, spec: TrainingSpec, *, hidden: NDArray[np.bool_] | None = None) -> None:
+        """`hidden` (item,) marks items that are not yet public: they are no rivals while the model trains."""
         self.model, self.spec = model, spec
+        shut = np.zeros(len(model), bool) if hidden is None else hidden
+        self._shut, self._open = torch.from_numpy(shut), np.flatnonzero(~shut)
 
     def round(
         self, shared: NDArray[np.float32], embedding: NDArray[np.float32], events: Events, rng: Generator
@@ -88,9 +91,9 @@ class LocalTraining:
     def _hidden(self, events: Events, choices: Tensor, rows: Tensor | None, negatives: Tensor | None) -> Tensor:
         """(example, candidate) True where a candidate is no rival of the target."""
         cuts, targets = events.choices[choices], events.chosen[choices]
-        mask = torch.zeros(len(cuts), len(self.model), dtype=torch.bool)
+        mask = self._shut.expand(len(cuts), -1)
         if self.spec.hide_seen:
-            mask = events.seen(cuts, len(self.model))
+            mask = mask | events.seen(cuts, len(self.model))
         if rows is None:
             return mask
         # Own items are in the table for their vectors; only public draws compete with the target.
@@ -106,7 +109,7 @@ class LocalTraining:
         if not self.spec.negatives:
             return torch.from_numpy(picked), None
         # From the whole catalogue, whatever this person chose: held-out items are drawn like any other.
-        drawn = rng.integers(len(self.model), size=self.spec.negatives)
+        drawn = self._open[rng.integers(len(self._open), size=self.spec.negatives)]
         return torch.from_numpy(picked), torch.from_numpy(np.unique(drawn))
 
 

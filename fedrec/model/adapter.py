@@ -144,7 +144,7 @@ def _lora(top: Top, rank: int, seed: int) -> Top:
     """Query and value maps gain B·A: A fixed by the seed, B trained from zero.
 
     With A common to all, the mean of the clients' B·A is the mean B times A, and noise enters once.
-    Source: Sun et al. 2024, Improving LoRA in Privacy-preserving Federated Learning (FFA-LoRA), §4.
+    Source: Sun et al. 2024, Improving LoRA in Privacy-preserving Federated Learning, arXiv 2403.12313.
     """
     from peft import LoraConfig, inject_adapter_in_model
 

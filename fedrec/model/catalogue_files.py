@@ -16,7 +16,6 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from fedrec.datasets.columns import numbers, words
-from fedrec.datasets.dataset import showable
 from fedrec.datasets.files import (
     CSV,
     TSV,
@@ -28,6 +27,7 @@ from fedrec.datasets.files import (
     parquet,
     text_source,
 )
+from fedrec.datasets.notes import showable
 from fedrec.errors import DataError, SpecError
 from fedrec.model.catalogue import Catalogue
 

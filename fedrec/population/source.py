@@ -52,6 +52,13 @@ class Population:
     def __len__(self) -> int:
         return len(self.names)
 
+    def head(self, clients: int) -> Population:
+        """The first `clients` people."""
+        if clients > len(self):
+            raise DataError("a plan has at most as many clients as the data", clients=clients, people=len(self))
+        stop = int(self.offsets[clients])
+        return Population(self.table.slice(0, stop), self.offsets[: clients + 1], self.names[:clients])
+
     def __getitem__(self, client: int) -> History:
         start, stop = self.offsets[client], self.offsets[client + 1]
         return History(self.table.slice(int(start), int(stop - start)))

@@ -55,6 +55,7 @@ class PrivacyPlan:
         )
 
     def __post_init__(self) -> None:
+        self.admit(Conduct(sampler=self.sampler))
         require(self.rounds >= 1, "a plan has at least one round", rounds=self.rounds)
         if self.grid < 1 or self.grid & (self.grid - 1):
             remedy = "Use the default grid, or another power of two: dividing by it is exact."

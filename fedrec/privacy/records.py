@@ -51,8 +51,8 @@ class Record:
         """The record of one line; refuses P11 unless it is, byte for byte, what `line()` writes."""
         try:
             content = json.loads(line)
+            content["state"] = State(content["state"])
             record = cls(**{field.name: content[field.name] for field in fields(cls)})
-            record = cls(**{**asdict(record), "state": State(record.state)})
             intact = record.line() == line
         except (ValueError, KeyError, TypeError, RecursionError):
             intact = False

@@ -52,11 +52,9 @@ def check_calibrated(row):
 
 
 # (N, n, T, σ, δ, ε), copied so that the test bites where the vectors are absent.
-@pytest.mark.parametrize(
-    ("population", "cohort", "rounds", "sigma", "delta", "expected"),
-    [(943, 50, 50, 0.6, 1e-4, 7.5581591), (6040, 100, 200, 1.0, 6.9e-5, 1.26)],
-)
-def test_poisson_by_hand(population, cohort, rounds, sigma, delta, expected):
+@pytest.mark.parametrize("vector", [(943, 50, 50, 0.6, 1e-4, 7.5581591), (6040, 100, 200, 1.0, 6.9e-5, 1.26)])
+def test_poisson_by_hand(vector):
+    population, cohort, rounds, sigma, delta, expected = vector
     value = epsilon(SampledGaussian(cohort / population, sigma), rounds=rounds, delta=delta)
     assert value == pytest.approx(expected, rel=3e-3)
 

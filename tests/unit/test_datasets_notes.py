@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedrec.datasets.dataset import EXAMPLES, Notes, Place, showable
+from fedrec.datasets.notes import EXAMPLES, Notes, Place, showable
 
 places = st.builds(Place, st.just("f.csv"), st.integers(1, 99), st.sampled_from(["user", "item"]), st.just("7"))
 one = st.builds(Notes.of, st.sampled_from(["a", "b", "c"]), st.integers(0, 9), st.lists(places, max_size=7))

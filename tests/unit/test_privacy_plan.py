@@ -78,6 +78,11 @@ def test_p03_refuses_a_strategy_without_independent_coins(wrong):
     assert next(iter(wrong)) in str(refusal.value)
 
 
+def test_p03_refuses_a_plan_built_around_a_fixed_cohort():
+    with pytest.raises(PrivacyRefusal, match="P03: .*fixed number"):
+        replace(PLAN, sampler=Fixed(94))
+
+
 def test_p02_refuses_another_rate_than_the_accounted_one():
     with pytest.raises(PrivacyRefusal, match=r"P02: .*rate=0\.2.*rate=0\.1.*plan.sampler"):
         PLAN.admit(Conduct(sampler=Poisson(0.2)))

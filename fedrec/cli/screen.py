@@ -1,0 +1,85 @@
+"""What a person sees while a run goes on, and when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fedrec.population.simulate import Results, Simulation
+from fedrec.study.report import cells, columns
+
+
+class Screen:
+    """Progress on standard error, results on standard output; nothing at all if `quiet`."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._out = Console(quiet=quiet, soft_wrap=True)
+        self._err = Console(stderr=True, quiet=quiet)
+
+    def heading(self, simulation: Simulation) -> None:
+        """Who learns what from whom, before it starts."""
+        task, world = simulation.task, simulation.world
+        promise = "non-private" if task.privacy is None or not task.privacy.private else str(task.privacy.guarantee)
+        self._out.print(f"[bold]{simulation.run.path}[/bold]")
+        events = world.population.table.num_rows
+        self._out.print(f"{world.dataset.name}: {task.plan.clients:,} clients, {len(task.catalogue):,} items, {events:,} events")
+        for line in world.dataset.notes.lines():
+            self._out.print(f"  note: {line}", markup=False)
+        size, adapter = task.model.layout.size, task.plan.model.adapter
+        self._out.print(f"{task.model.adapter.encoder.name} encoder, {adapter} adapter, {size:,} shared parameters")
+        self._out.print(f"privacy: {promise}")
+        if task.privacy is not None and (ratio := task.privacy.noise_to_clip(size)) > 1:
+            self._out.print(f"  warning: noise is {ratio:.1f} clip norms a round; little can be learnt", style="yellow")
+
+    @contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """Say what takes so long."""
+        with self._err.status(f"{what} …"):
+            yield
+
+    @contextmanager
+    def training(self, simulation: Simulation) -> Iterator[Callable[[dict[str, Any]], None]]:
+        """A bar over rounds, with the latest validation figure and the spent ε."""
+        plan = simulation.task.plan
+        with self._bar("{task.fields[said]}") as bar:
+            task = bar.add_task("training", total=plan.federation.rounds, said="")
+            said: dict[str, str] = {}
+
+            def told(row: dict[str, Any]) -> None:
+                said.update({name: f"validation {name} {value:.3f}" for name, value in row.items() if name.startswith("ndcg@")})
+                said.update({"epsilon": f"ε spent {row['epsilon']:.2f}"} if "epsilon" in row else {})
+                bar.update(task, completed=row["round"], said="  ".join(said.values()))
+
+            yield told
+
+    @contextmanager
+    def measuring(self) -> Iterator[Callable[[str], None]]:
+        """Name the arm that is being measured."""
+        with self._err.status("Measuring …") as status:
+            yield lambda arm: status.update(f"Measuring {arm} …")
+
+    def results(self, results: Results) -> None:
+        """The table, the files, and who is protected from whom."""
+        first = results.evaluations["fedrec"]
+        shown = columns(first)
+        grid = Table("arm", *shown)
+        for name, evaluation in results.evaluations.items():
+            grid.add_row(name, *cells(evaluation, shown), style="bold" if name == "fedrec" else None)
+        self._out.print(grid)
+        said = first.protocol
+        self._out.print(f"test items of {said['evaluated']} clients ({said['not evaluated']} have none); {said['candidates']} ranked; ± is half a 95 % interval over clients", style="dim")
+        self._out.print()
+        for claim in results.statements:
+            self._out.print(claim.text(), markup=False, highlight=False)
+            self._out.print()
+        path = results.run.path
+        self._out.print(f"{path}/curve.png  {path}/table.md  {path}/statement.txt  {path}/users.parquet  {path}/pack/")
+
+    def _bar(self, said: str) -> Progress:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        return Progress(*columns, TextColumn(said), console=self._err)

@@ -1,0 +1,137 @@
+"""`fedrec simulate` and `fedrec init`: a federation of virtual clients on this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedrec.cli.data import Format, FormatOption
+from fedrec.errors import SpecError, require
+from fedrec.spec import Plan
+
+if TYPE_CHECKING:
+    from fedrec.population.simulate import Results, Simulation
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="A plan in TOML; flags go on top of it.")]
+DataOption = Annotated[str | None, typer.Option("--data", help="NAME or NAME:PATH, see `fedrec data list`.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", "-s", help="One setting of the plan, such as federation.rounds=20.")
+]
+EpsilonOption = Annotated[
+    float | None, typer.Option(help="Turn user-central privacy on, with this budget for the whole run.")
+]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of data order, cohorts and models; never of noise.")]
+
+
+def simulate(  # noqa: PLR0913  (one parameter a flag)
+    config: ConfigOption = None,
+    data: DataOption = None,
+    epsilon: EpsilonOption = None,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder, instead of a new one below runs/.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run; it ends as if never interrupted.")] = None,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Train and evaluate a federated recommender on this machine.
+
+    Without flags: a synthetic library of books, no download, no promise of privacy.
+    """
+    flags = [config, data, epsilon, seed, settings, out]
+    require(resume is None or not any(flag is not None for flag in flags), "--resume takes the plan of its run",
+            remedy="Give --resume alone.")  # fmt: skip
+    from fedrec.cli.screen import Screen
+
+    screen = Screen(quiet=form is Format.JSON)
+    simulation = _resumed(resume) if resume else _started(plan_of(config, data, epsilon, seed, settings), out, screen)
+    screen.heading(simulation)
+    with screen.training(simulation) as told:
+        simulation.train(told)
+    with screen.measuring() as measured:
+        results = simulation.finish(measured)
+    if form is Format.JSON:
+        typer.echo(json.dumps(_document(results), indent=2))
+    else:
+        screen.results(results)
+
+
+def init(  # noqa: PLR0913
+    folder: Annotated[Path, typer.Argument(help="A new folder for the run.")],
+    config: ConfigOption = None,
+    data: DataOption = None,
+    epsilon: EpsilonOption = None,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Prepare a run without training it, for `flwr run` or for `fedrec simulate --resume`."""
+    from fedrec.population.simulate import Simulation
+
+    simulation = Simulation.start(plan_of(config, data, epsilon, seed, settings), folder)
+    clients, path = simulation.task.plan.clients, simulation.run.path.resolve()
+    typer.echo(f"{path} is ready: {clients} clients. Train it with one of\n")
+    typer.echo(f"  fedrec simulate --resume {path}")
+    typer.echo(f"""  flwr run . --run-config 'run="{path}"' --federation-config 'num-supernodes={clients}' --stream""")
+
+
+def plan_of(
+    config: Path | None, data: str | None, epsilon: float | None, seed: int | None, settings: Sequence[str] | None
+) -> Plan:
+    """The plan that the flags ask for: a file (or the defaults, or the private defaults), then each flag."""
+    plan = Plan.read(config) if config else Plan()
+    if epsilon is not None:
+        from fedrec.presets import private
+
+        plan = private(plan, epsilon) if config is None else plan.override(
+            {"privacy": {"mode": "user-central", "epsilon": epsilon}}
+        )  # fmt: skip
+    if data is not None:
+        name, _, path = data.partition(":")
+        plan = plan.override({"name": name, "data": {"source": name, "path": path}})
+    if seed is not None:
+        plan = plan.override({"seed": seed})
+    for setting in settings or ():
+        plan = plan.override(_nested(setting))
+    return plan
+
+
+def _nested(setting: str) -> dict[str, Any]:
+    path, equals, text = setting.partition("=")
+    if not equals or not path:
+        raise SpecError("--set takes SECTION.NAME=VALUE", setting=setting)
+    value: Any = text
+    try:
+        value = json.loads(text)
+    except ValueError:
+        pass  # a bare word is a string
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    nested: dict[str, Any] = value
+    return nested
+
+
+def _started(plan: Plan, out: Path | None, screen: Any) -> Simulation:  # noqa: ANN401  a Screen
+    from fedrec.population.simulate import Simulation
+    from fedrec.runs import fresh
+
+    with screen.busy("Reading data, encoding text, calibrating noise"):
+        return Simulation.start(plan, out or fresh(Path("runs"), plan.name))
+
+
+def _resumed(path: Path) -> Simulation:
+    from fedrec.population.simulate import Simulation
+
+    return Simulation.resume(path)
+
+
+def _document(results: Results) -> dict[str, Any]:
+    document = dict(results.run.results or {})
+    document["run"] = str(results.run.path)
+    document["statements"] = [json.loads(claim.json()) for claim in results.statements]
+    return document
+
+

@@ -1,0 +1,74 @@
+"""The same model without a federation: everybody's data in one place, or every device on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec.device.history import History
+from fedrec.population.world import Fleet, ModelScorer
+from fedrec.randomness import stream
+from fedrec.rounds.aggregate import Optimum, ServerOptimizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Central:
+    """How to train on pooled data: passes over the people, `batch` of them a step, with the plan's optimiser."""
+
+    epochs: int = 12
+    batch: int = 64
+
+
+def central(fleet: Fleet, how: Central) -> ModelScorer:
+    """The model that one owner of all data would train: minibatches of people, the same loss, the same optimiser.
+
+    Local embeddings are trained like on the devices, one step whenever their person is in a batch.
+    """
+    plan, layout = fleet.task.plan, fleet.task.model.layout
+    optimizer = ServerOptimizer(plan.federation, decayed=~layout.mask("popularity"))
+    at = Optimum.start(fleet.task.model.initial)
+    embeddings = np.zeros((len(fleet), fleet.task.model.spec.dim), np.float32)
+    step = 0
+    for epoch in range(how.epochs):
+        order = stream(plan.seed, "central", epoch).permutation(len(fleet))
+        for batch in np.array_split(order, -(-len(order) // how.batch)):
+            step += 1
+            total = np.zeros(layout.size)
+            for client in batch:
+                events = fleet.events(int(client), int(fleet.world.cuts[client]))
+                rng = stream(plan.seed, "central", epoch, int(client))
+                outcome = fleet.training.round(at.shared, embeddings[client], events, rng)
+                embeddings[client] = outcome.embedding
+                total += outcome.delta
+            at = optimizer.step(at, total / len(batch), step)
+    return ModelScorer(fleet, at.shared, embeddings)
+
+
+@dataclass(frozen=True, eq=False)
+class LocalOnly:
+    """Every device trains all parameters on its own history, from the public start, and shares nothing."""
+
+    fleet: Fleet
+    steps: int = 10
+
+    def __call__(self, clients: NDArray[np.int64], histories: Sequence[History], /) -> NDArray[np.float32]:
+        """(client, item) scores, each row from a model of its own."""
+        rows = [
+            self.fleet.scores(*self._train(int(client)), np.array([client]), [len(history)])
+            for client, history in zip(clients, histories, strict=True)
+        ]
+        return np.concatenate(rows)
+
+    def _train(self, client: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        plan, model = self.fleet.task.plan, self.fleet.task.model
+        optimizer = ServerOptimizer(plan.federation, decayed=~model.layout.mask("popularity"))
+        events = self.fleet.events(client, int(self.fleet.world.cuts[client]))
+        rng = stream(plan.seed, "local-only", client)
+        at, embedding = Optimum.start(model.initial), np.zeros(model.spec.dim, np.float32)
+        for step in range(1, self.steps + 1):
+            outcome = self.fleet.training.round(at.shared, embedding, events, rng)
+            at, embedding = optimizer.step(at, outcome.delta.astype(np.float64), step), outcome.embedding
+        return at.shared, embedding[None, :]

@@ -1,0 +1,178 @@
+"""A whole run on one machine: train over a grid in this process, watch validation, measure on test, keep it all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Context
+from numpy.typing import NDArray
+
+from fedrec.exchange.client import client_app
+from fedrec.exchange.serve import serve
+from fedrec.exchange.strategy import Progress
+from fedrec.model.pack import write_pack
+from fedrec.population.grid import LocalGrid
+from fedrec.population.states import DeviceStates
+from fedrec.population.world import Fleet, ModelScorer, VirtualDevice, World
+from fedrec.privacy.statement import Statement, statements
+from fedrec.rounds.checkpoint import Checkpoint
+from fedrec.runs import Run
+from fedrec.spec import Plan
+from fedrec.study.arms import Arm, arms
+from fedrec.study.evaluate import Evaluation, Ranking, evaluate
+from fedrec.study.report import table, write_curve
+from fedrec.task import Task
+
+Told = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What a finished run shows: one evaluation per arm, the model's own first, and one statement per adversary."""
+
+    run: Run
+    evaluations: dict[str, Evaluation]
+    statements: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """A run folder with everything that is needed to work on it."""
+
+    run: Run
+    task: Task
+    world: World
+    fleet: Fleet
+
+    @classmethod
+    def start(cls, plan: Plan, path: Path) -> Simulation:
+        """A new run of `plan` in `path`. The plan written there names the number of clients."""
+        world = World.open(plan)
+        resolved = plan.override({"clients": len(world.population)})
+        task = Task(resolved, world.dataset.catalogue)
+        _check(task)
+        return cls._assemble(Run.create(path, task, data=world.dataset.hash), task, world)
+
+    @classmethod
+    def resume(cls, path: Path) -> Simulation:
+        """A run that was started before, on the data it was started on."""
+        run = Run.open(path)
+        task = Task.open(path)
+        world = World.open(task.plan)
+        run.check_data(world.dataset.hash)
+        return cls._assemble(run, task, world)
+
+    @classmethod
+    def _assemble(cls, run: Run, task: Task, world: World) -> Simulation:
+        states = DeviceStates(run.path / "devices", len(world.population), task.plan.model.dim)
+        return cls(run, task, world, Fleet(task, world, states))
+
+    def train(self, told: Told) -> None:
+        """All rounds that are still to do. `told` gets each row of the metrics as it is written."""
+        plan = self.task.plan
+        app = client_app(lambda context: VirtualDevice(self.fleet, _partition(context)))
+
+        def observe(progress: Progress) -> None:
+            told(self._tell(progress.round, _public(progress)))
+
+        with self.run.locked():
+            self._catch_up(told)
+            serve(self.task, LocalGrid(app, plan.clients), self.run.path, [observe])
+
+    def finish(self, told: Callable[[str], None]) -> Results:
+        """Measure the trained model and its baselines on the test items, and write what a reader needs."""
+        scorer, shared = self._trained()
+        entrants = [Arm("fedrec", lambda: scorer), *arms(self.fleet)]
+        evaluations = {}
+        for arm in entrants:
+            told(arm.name)
+            evaluations[arm.name] = self.evaluate(arm.build(), last=True)
+        claims = statements(self.task.privacy, ledger_head=_ledger_head(self.run), simulated=True)
+        results = Results(self.run, evaluations, claims)
+        self._write(results, shared)
+        return results
+
+    def evaluate(self, scorer: Any, *, last: bool) -> Evaluation:  # noqa: ANN401  a Scorer
+        """Rank the test items (`last`) or the validation items with `scorer`."""
+        spec, split = self.task.plan.evaluation, self.world.split
+        holdout = split.test if last else split.validation
+        cold = split.cold_items if last and split.cold_items.any() else None
+        ranking = Ranking(
+            k=(spec.k,), negatives=spec.negatives if last else 0, seed=self.task.plan.seed,
+            candidates=cold, vectors=self.pooled if last else None,
+        )  # fmt: skip
+        return evaluate(scorer, self.world.population, holdout, train=self.world.cuts, ranking=ranking)
+
+    @property
+    def pooled(self) -> NDArray[np.float32]:
+        """(item, width) frozen text vectors, in which diversity is measured whatever was trained."""
+        return self.task.model.adapter.encoder.encode(self.task.catalogue.texts, public=True)
+
+    def _trained(self) -> tuple[ModelScorer, NDArray[np.float32]]:
+        saved = Checkpoint.load(self.run.path / "checkpoint.safetensors", self.task.hash)
+        number, shared = (saved.round, saved.optimum.shared) if saved else (0, self.task.model.initial)
+        return ModelScorer(self.fleet, shared, self.fleet.states.after(number)), shared
+
+    def _catch_up(self, told: Told) -> None:
+        # A crash between checkpoint and metrics leaves at most one round untold.
+        saved = Checkpoint.load(self.run.path / "checkpoint.safetensors", self.task.hash)
+        rounds = [row["round"] for row in self.run.metrics()]
+        if saved is None or max(rounds, default=0) < saved.round:
+            told(self._tell(saved.round if saved else 0, {}))
+
+    def _tell(self, number: int, public: dict[str, Any]) -> dict[str, Any]:
+        plan, row = self.task.plan, {"round": number, **public}
+        if self.task.privacy is not None and number:
+            row["epsilon"] = self.task.privacy.spent(number)
+        due = plan.evaluation.every and (number % plan.evaluation.every == 0 or number == plan.federation.rounds)
+        if due and plan.split.fit == "train":
+            # Validation items are training data to a run that fits them: there is no curve to draw then.
+            scorer, _ = self._trained()
+            summary = self.evaluate(scorer, last=False).summary
+            row |= {name: summary[name] for name in summary if name.startswith(("ndcg@", "hr@"))}
+        self.run.tell(row)
+        return row
+
+    def _write(self, results: Results, shared: NDArray[np.float32]) -> None:
+        run, mine = self.run, results.evaluations["fedrec"]
+        mine.users.to_parquet(run.path / "users.parquet")
+        write_curve(run, results.evaluations, run.path / "curve.png")
+        run.write("statement.json", json.dumps([json.loads(claim.json()) for claim in results.statements], indent=2))
+        run.write("statement.txt", "\n\n".join(claim.text() for claim in results.statements) + "\n")
+        run.write("table.md", table(results.evaluations))
+        write_pack(run.path / "pack", self.task, shared, results.statements)
+        content = {
+            "summary": {name: evaluation.summary for name, evaluation in results.evaluations.items()},
+            "groups": json.loads(mine.groups.to_json(orient="index")),
+            "protocol": mine.protocol,
+            "notes": list(self.world.dataset.notes.lines()),
+        }
+        run.write("results.json", json.dumps(content, indent=2, default=str))
+
+
+def _partition(context: Context) -> int:
+    return int(context.node_config["partition-id"])
+
+
+def _public(progress: Progress) -> dict[str, Any]:
+    row: dict[str, Any] = {"seconds": round(progress.seconds, 3)}
+    row |= {"bytes_down": progress.bytes_down, "bytes_up": progress.bytes_up}
+    if progress.tally is not None:
+        row |= {"clients": progress.tally.accepted, "refused": dict(progress.tally.refused)}
+    return row
+
+
+def _check(task: Task) -> None:
+    """Everything that could stop the run later stops it before a folder is made."""
+    if task.privacy is not None:
+        task.privacy.check_width(task.model.layout.size, force=task.plan.privacy.force)
+
+
+def _ledger_head(run: Run) -> str:
+    path = run.path / "ledger.jsonl.head"
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""

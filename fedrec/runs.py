@@ -1,0 +1,151 @@
+"""A run is a folder: what was asked, what it was asked of, what came out, and enough to go on after a crash."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fedrec.errors import RunError
+from fedrec.files import write_atomic
+from fedrec.model.catalogue_files import write_catalogue
+from fedrec.task import CATALOGUE, PLAN, Task
+
+_PACKAGES = ("fedrec", "flwr", "torch", "transformers", "numpy", "pandas", "pyarrow", "dp-accounting")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one run. Every file in it is written whole or not at all; `metrics.jsonl` only grows."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, task: Task, *, data: str) -> Run:
+        """Start a folder for `task`; `data` is the hash of the data set. A folder with a run in it is left alone."""
+        if (path / PLAN).exists():
+            raise RunError("a new run needs a folder of its own", remedy="Use --resume to go on.", path=str(path))
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_catalogue(task.catalogue, path / CATALOGUE)
+            run = cls(path)
+            run.write("run.json", json.dumps(_manifest(task, data), indent=2))
+            # The plan comes last: a folder that has one is complete.
+            run.write(PLAN, task.plan.to_toml())
+        except OSError as error:
+            raise RunError("the run folder can be written", path=str(path), reason=str(error)) from None
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """An existing run."""
+        if not (path / PLAN).is_file():
+            raise RunError("a run folder has a plan.toml", remedy="`fedrec runs` lists runs.", path=str(path))
+        return cls(path)
+
+    @property
+    def manifest(self) -> Row:
+        """Hashes, versions and machine."""
+        return self.read("run.json") or {}
+
+    @property
+    def results(self) -> Row | None:
+        """What came out, None while the run is not finished."""
+        return self.read("results.json")
+
+    def read(self, name: str) -> Row | None:
+        """A JSON file of the run, None if it is not there."""
+        try:
+            content: Row = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RunError("a run's files are readable", path=str(self.path / name), reason=str(error)) from None
+        return content
+
+    def write(self, name: str, text: str) -> None:
+        """Replace a text file of the run."""
+        write_atomic(self.path / name, text.encode())
+
+    def check_data(self, data: str) -> None:
+        """Refuse data other than those that the run was started on."""
+        if self.manifest.get("data") != data:
+            remedy = "Bring back the data set as it was, or start a new run."
+            raise RunError("a run resumes on the data it was started on", remedy=remedy, now=data[:12])
+
+    def metrics(self) -> list[Row]:
+        """One row for each round told so far; a line torn by a crash is left out."""
+        try:
+            lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        return [row for row in map(_parsed, lines) if row is not None]
+
+    def tell(self, row: Mapping[str, Any]) -> None:
+        """Append a row, on disk when this returns. A row for a round already told replaces it and all later ones."""
+        told = [old for old in self.metrics() if old["round"] < row["round"]]
+        lines = [json.dumps(entry) + "\n" for entry in [*told, row]]
+        write_atomic(self.path / "metrics.jsonl", "".join(lines).encode())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from working on the same run."""
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                remedy = "Wait for it, or stop it."
+                raise RunError("one process works on a run", remedy=remedy, path=str(self.path)) from None
+            yield
+
+
+def runs(folder: Path) -> list[Run]:
+    """Every run below `folder`, oldest first."""
+    found = [Run(plan.parent) for plan in folder.glob(f"*/{PLAN}")]
+    return sorted(found, key=lambda run: str(run.manifest.get("created", "")))
+
+
+def fresh(folder: Path, name: str) -> Path:
+    """A path below `folder` that no run has yet."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    candidates = [folder / f"{name}-{stamp}", *(folder / f"{name}-{stamp}-{n}" for n in range(2, 1000))]
+    return next(path for path in candidates if not path.exists())
+
+
+def _manifest(task: Task, data: str) -> Row:
+    return {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "plan": task.plan.hash,
+        "data": data,
+        "catalogue": task.catalogue.hash,
+        "encoder": {"name": task.model.adapter.encoder.name, "hash": task.model.adapter.encoder.hash},
+        "task": task.hash,
+        "parameters": dict(zip(*_sizes(task), strict=True)),
+        "privacy": task.privacy.public() if task.privacy else None,
+        "packages": {name: version(name) for name in _PACKAGES},
+        "machine": {"python": platform.python_version(), "system": platform.system(), "cores": os.cpu_count()},
+    }
+
+
+def _sizes(task: Task) -> tuple[list[str], list[int]]:
+    shapes = task.model.layout.shapes
+    sizes = [int(task.model.layout.mask(name).sum()) for name, _ in shapes]
+    return ["total", *(name for name, _ in shapes)], [task.model.layout.size, *sizes]
+
+
+def _parsed(line: str) -> Row | None:
+    try:
+        row: Row = json.loads(line)
+    except ValueError:
+        return None
+    return row

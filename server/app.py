@@ -1,0 +1,17 @@
+"""fedrec's server as a Flower app: training over whatever grid Flower provides."""
+
+from pathlib import Path
+
+from fedrec.exchange.serve import serve
+from fedrec.task import Task
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Train the run in the folder that `--run-config 'run="…"'` names."""
+    folder = Path(str(context.run_config["run"]))
+    serve(Task.open(folder), grid, folder)
