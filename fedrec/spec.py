@@ -186,7 +186,7 @@ class Plan(Section):
         return tomli_w.dumps(self.model_dump(mode="json"))
 
     def override(self, settings: dict[str, object]) -> Plan:
-        """This plan with nested `settings` in place of its own."""
+        """The plan with nested `settings` in place of its own."""
         return Plan.of(merge(self.model_dump(mode="json"), settings))
 
     @property

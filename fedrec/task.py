@@ -55,9 +55,7 @@ class Task:
         )  # fmt: skip
         budget = Budget.of(spec.epsilon, clients, delta=spec.delta or None, over_cap=spec.allow_large_epsilon)
         rate = federation.cohort / clients
-        return PrivacyPlan.within(
-            budget, rounds=federation.rounds, rate=rate, clip=spec.clip, level=Level(spec.noise)
-        )
+        return PrivacyPlan.within(budget, rounds=federation.rounds, rate=rate, clip=spec.clip, level=Level(spec.noise))
 
     @property
     def hidden(self) -> NDArray[np.bool_]:

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from fedrec.exchange.serve import serve
-from fedrec.task import Task
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+
+from fedrec.exchange.serve import serve
+from fedrec.task import Task
 
 app = ServerApp()
 

@@ -27,7 +27,9 @@ class Screen:
         promise = "non-private" if task.privacy is None or not task.privacy.private else str(task.privacy.guarantee)
         self._out.print(f"[bold]{simulation.run.path}[/bold]")
         events = world.population.table.num_rows
-        self._out.print(f"{world.dataset.name}: {task.plan.clients:,} clients, {len(task.catalogue):,} items, {events:,} events")
+        self._out.print(
+            f"{world.dataset.name}: {task.plan.clients:,} clients, {len(task.catalogue):,} items, {events:,} events"
+        )
         for line in world.dataset.notes.lines():
             self._out.print(f"  note: {line}", markup=False)
         size, adapter = task.model.layout.size, task.plan.model.adapter
@@ -51,7 +53,9 @@ class Screen:
             said: dict[str, str] = {}
 
             def told(row: dict[str, Any]) -> None:
-                said.update({name: f"validation {name} {value:.3f}" for name, value in row.items() if name.startswith("ndcg@")})
+                said.update(
+                    {name: f"validation {name} {value:.3f}" for name, value in row.items() if name.startswith("ndcg@")}
+                )
                 said.update({"epsilon": f"ε spent {row['epsilon']:.2f}"} if "epsilon" in row else {})
                 bar.update(task, completed=row["round"], said="  ".join(said.values()))
 
@@ -72,7 +76,9 @@ class Screen:
             grid.add_row(name, *cells(evaluation, shown), style="bold" if name == "fedrec" else None)
         self._out.print(grid)
         said = first.protocol
-        self._out.print(f"test items of {said['evaluated']} clients ({said['not evaluated']} have none); {said['candidates']} ranked; ± is half a 95 % interval over clients", style="dim")
+        asked, left = said["evaluated"], said["not evaluated"]
+        note = f"test items of {asked} clients ({left} have none); {said['candidates']} ranked; ± is half a 95 % interval"
+        self._out.print(note, style="dim")
         self._out.print()
         for claim in results.statements:
             self._out.print(claim.text(), markup=False, highlight=False)
@@ -81,5 +87,11 @@ class Screen:
         self._out.print(f"{path}/curve.png  {path}/table.md  {path}/statement.txt  {path}/users.parquet  {path}/pack/")
 
     def _bar(self, said: str) -> Progress:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         return Progress(*columns, TextColumn(said), console=self._err)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -104,10 +104,8 @@ def _nested(setting: str) -> dict[str, Any]:
     if not equals or not path:
         raise SpecError("--set takes SECTION.NAME=VALUE", setting=setting)
     value: Any = text
-    try:
+    with suppress(ValueError):  # a bare word is a string
         value = json.loads(text)
-    except ValueError:
-        pass  # a bare word is a string
     for name in reversed(path.split(".")):
         value = {name: value}
     nested: dict[str, Any] = value
@@ -133,5 +131,3 @@ def _document(results: Results) -> dict[str, Any]:
     document["run"] = str(results.run.path)
     document["statements"] = [json.loads(claim.json()) for claim in results.statements]
     return document
-
-

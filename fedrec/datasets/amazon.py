@@ -15,9 +15,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from fedrec.datasets.dataset import Dataset
-from fedrec.datasets.notes import Notes
 from fedrec.datasets.events import Reading, histories
 from fedrec.datasets.files import Source, json_lines
+from fedrec.datasets.notes import Notes
 from fedrec.device.history import Kind
 from fedrec.errors import DataError
 from fedrec.model.catalogue import Catalogue

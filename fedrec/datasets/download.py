@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,8 +15,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from fedrec.files import home
 from fedrec.errors import DataError, SpecError, require
+from fedrec.files import home
 
 BLOCK = 1 << 20
 TIMEOUT = 60  # seconds without a byte

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fedrec.datasets.columns import filled, flags, numbers, seconds, words
-from fedrec.datasets.notes import EXAMPLES, Notes, Place, showable
 from fedrec.datasets.files import Source
+from fedrec.datasets.notes import EXAMPLES, Notes, Place, showable
 from fedrec.device.history import NO_ITEM, SCHEMA, Kind
 from fedrec.errors import DataError
 from fedrec.model.catalogue import Catalogue

@@ -47,7 +47,7 @@ TOPICS = (
     )),
     Topic("robotics", "robot builders", "the robot lab", (
         "robot arms: servo joints, gripper fingers, inverse kinematics, factory cells, torque limits, welding lines",
-        "self-driving machines: lidar scans, lane keeping, sensor fusion, path planners, test tracks, emergency braking",
+        "self-driving machines: lidar data, lane keeping, sensor fusion, path planners, test tracks, emergency braking",
         "hobby robots: line followers, cheap motors, soldering irons, cardboard chassis, tiny circuits, battery packs",
         "robots and society: care homes, warehouse work, polite machines, human trust, automation, android rights",
     )),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -120,5 +121,5 @@ class History:
         _, first = np.unique(self.items[positions], return_index=True)
         return positions[np.sort(first)]
 
-    def _column(self, name: str) -> NDArray[np.generic]:  # type: ignore[type-arg]
+    def _column(self, name: str) -> NDArray[Any]:
         return self._table.column(name).to_numpy()

@@ -80,7 +80,7 @@ class LocalTraining:
         """
         parameters = self.model.layout.views(shared)
         cuts, targets = events.choices[choices], events.chosen[choices]
-        rows = None if negatives is None else torch.cat([negatives, events.rows, targets]).unique()
+        rows = None if negatives is None else torch.unique(torch.cat([negatives, events.rows, targets]))
         table = self.model.item_vectors(parameters, rows)
         prior = self.model.prior(parameters, rows)
         queries = queries_at(self.model, parameters, (events, cuts), (table, rows)) + embedding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from flwr.app import Context, Message
@@ -25,7 +25,7 @@ class Device(Protocol):
     def task(self) -> str:
         """Hash of what it was set up to train."""
 
-    def take_part(self, number: int, shared: NDArray[np.float32]) -> NDArray[np.generic]:  # type: ignore[type-arg]
+    def take_part(self, number: int, shared: NDArray[np.float32]) -> NDArray[Any]:
         """What it sends in round `number`."""
 
 

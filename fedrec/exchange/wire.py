@@ -7,6 +7,7 @@ of the task, and nothing else: no counts, no losses, no norms, no durations.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
@@ -54,12 +55,12 @@ def hello_reply(to: Message, header: Header) -> Message:
     return Message(RecordDict({_HEADER: header.record()}), reply_to=to)
 
 
-def arrays(vector: NDArray[np.generic]) -> ArrayRecord:  # type: ignore[type-arg]
+def arrays(vector: NDArray[Any]) -> ArrayRecord:
     """A vector as Flower carries it."""
     return ArrayRecord({_VECTOR: Array(np.ascontiguousarray(vector))})
 
 
-def vector(record: ArrayRecord) -> NDArray[np.generic]:  # type: ignore[type-arg]
+def vector(record: ArrayRecord) -> NDArray[Any]:
     """The vector in a record; one that holds anything else is refused."""
     if list(record.keys()) != [_VECTOR]:
         raise WireError("an array record holds exactly one vector", keys=sorted(record.keys())[:5])
@@ -81,12 +82,12 @@ def read_train(message: Message) -> Request:
     return Request(read_header(message), shared.astype(np.float32, copy=False))
 
 
-def update(to: Message, header: Header, sent: NDArray[np.generic]) -> Message:  # type: ignore[type-arg]
+def update(to: Message, header: Header, sent: NDArray[Any]) -> Message:
     """A client's answer to `train`."""
     return Message(RecordDict({_VECTOR: arrays(sent), _HEADER: header.record()}), reply_to=to)
 
 
-def read_update(message: Message, expected: Header) -> NDArray[np.generic]:  # type: ignore[type-arg]
+def read_update(message: Message, expected: Header) -> NDArray[Any]:
     """The vector of an answer, if it has the right form and belongs to this round of this task."""
     header = read_header(message)
     if (header.task, header.round) != (expected.task, expected.round):

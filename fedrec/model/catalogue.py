@@ -57,7 +57,10 @@ class Catalogue:
         if not len(self.ids) == len(self.texts) == len(self.features) == len(self.tags):
             raise DataError(
                 "every item has an id, a text, a feature row and a tag list",
-                ids=len(self.ids), texts=len(self.texts), features=len(self.features), tags=len(self.tags),
+                ids=len(self.ids),
+                texts=len(self.texts),
+                features=len(self.features),
+                tags=len(self.tags),
             )
         odd = next((item for item in self.ids if not item or item != item.strip()), None)
         if odd is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+import torch
 from torch import Tensor, nn
 
 from fedrec.errors import WireError
@@ -40,7 +41,7 @@ class Layout:
         """Named views into `vector` (size,); gradients flow back into it."""
         if vector.shape != (self.size,):
             raise WireError("the vector does not fit the model", expected=self.size, shape=tuple(vector.shape))
-        parts = vector.split([math.prod(shape) for _, shape in self.shapes])
+        parts = torch.split(vector, [math.prod(shape) for _, shape in self.shapes])
         return {name: part.view(shape) for (name, shape), part in zip(self.shapes, parts, strict=True)}
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> NDArray[np.float32]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import Context
 from numpy.typing import NDArray
 
@@ -80,7 +82,7 @@ class Simulation:
         def observe(progress: Progress) -> None:
             told(self._tell(progress.round, _public(progress)))
 
-        with self.run.locked():
+        with self.run.locked(), one_thread():
             self._catch_up(told)
             serve(self.task, LocalGrid(app, plan.clients), self.run.path, [observe])
 
@@ -89,9 +91,10 @@ class Simulation:
         scorer, shared = self._trained()
         entrants = [Arm("fedrec", lambda: scorer), *arms(self.fleet)]
         evaluations = {}
-        for arm in entrants:
-            told(arm.name)
-            evaluations[arm.name] = self.evaluate(arm.build(), last=True)
+        with one_thread():
+            for arm in entrants:
+                told(arm.name)
+                evaluations[arm.name] = self.evaluate(arm.build(), last=True)
         claims = statements(self.task.privacy, ledger_head=_ledger_head(self.run), simulated=True)
         results = Results(self.run, evaluations, claims)
         self._write(results, shared)
@@ -153,6 +156,17 @@ class Simulation:
             "notes": list(self.world.dataset.notes.lines()),
         }
         run.write("results.json", json.dumps(content, indent=2, default=str))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One client is too little work for two threads, and one thread always adds in the same order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _partition(context: Context) -> int:

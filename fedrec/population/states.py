@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -29,7 +30,9 @@ class DeviceStates:
         """(dim,) the embedding with which `client` enters round `number`; zeros at first."""
         rounds = np.where(self._rounds[client] < number, self._rounds[client], _NEVER)
         slot = int(rounds.argmax())
-        return np.array(self._values[client, slot] if rounds[slot] != _NEVER else np.zeros_like(self._values[client, 0]))
+        return np.array(
+            self._values[client, slot] if rounds[slot] != _NEVER else np.zeros_like(self._values[client, 0])
+        )
 
     def keep(self, client: int, number: int, embedding: NDArray[np.float32]) -> None:
         """Remember what round `number` made."""
@@ -46,7 +49,7 @@ class DeviceStates:
         return np.stack([self.before(client, number + 1) for client in range(len(self._rounds))])
 
 
-def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic], fill: int) -> NDArray[np.generic]:  # type: ignore[type-arg]
+def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic], fill: int) -> NDArray[Any]:
     if path.exists():
         array = open_memmap(path, mode="r+")
         if array.shape != shape or array.dtype != dtype:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ class Fleet:
     def __len__(self) -> int:
         return len(self.world.population)
 
-    def take_part(self, client: int, number: int, shared: NDArray[np.float32]) -> NDArray[np.generic]:  # type: ignore[type-arg]
+    def take_part(self, client: int, number: int, shared: NDArray[np.float32]) -> NDArray[Any]:
         """Train for one round, keep the embedding, and return the update: clipped to the grid in private modes."""
         rng = stream(self.task.plan.seed, "client", number, client)
         embedding = self.states.before(client, number)
@@ -99,7 +100,11 @@ class Fleet:
         return self._bank[torch.tensor([self.world.words[text] for text in texts], dtype=torch.int64)]
 
     def scores(
-        self, shared: NDArray[np.float32], embeddings: NDArray[np.float32], clients: NDArray[np.int64], cuts: Sequence[int]
+        self,
+        shared: NDArray[np.float32],
+        embeddings: NDArray[np.float32],
+        clients: NDArray[np.int64],
+        cuts: Sequence[int],
     ) -> NDArray[np.float32]:
         """(client, item) what each of `clients` would rank with, given its own `embeddings` (client, dim)."""
         model = self.task.model
@@ -117,7 +122,7 @@ class Fleet:
     def _bank(self) -> TowerInputs:
         return self.task.model.adapter.prepare(list(self.world.words))
 
-    def _cross(self, delta: NDArray[np.float32]) -> NDArray[np.generic]:  # type: ignore[type-arg]
+    def _cross(self, delta: NDArray[np.float32]) -> NDArray[Any]:
         privacy = self.task.privacy
         if privacy is None:
             return delta
@@ -135,7 +140,9 @@ class ModelScorer:
 
     def __call__(self, clients: NDArray[np.int64], histories: Sequence[History], /) -> NDArray[np.float32]:
         """(client, item) scores."""
-        return self.fleet.scores(self.shared, self.embeddings[clients], clients, [len(history) for history in histories])
+        return self.fleet.scores(
+            self.shared, self.embeddings[clients], clients, [len(history) for history in histories]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +157,7 @@ class VirtualDevice:
         """Hash of the task."""
         return self.fleet.task.hash
 
-    def take_part(self, number: int, shared: NDArray[np.float32]) -> NDArray[np.generic]:  # type: ignore[type-arg]
+    def take_part(self, number: int, shared: NDArray[np.float32]) -> NDArray[Any]:
         """What this device sends in round `number`."""
         if not 0 <= self.client < len(self.fleet):
             raise RunError("a node holds a client of the plan", client=self.client, clients=len(self.fleet))

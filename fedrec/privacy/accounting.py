@@ -73,7 +73,7 @@ def calibrate(budget: float, *, delta: float, rate: float, rounds: int) -> float
 
 def renyi_epsilon(event: SampledGaussian, *, rounds: int, delta: float) -> float:
     """The second opinion: looser than `epsilon` (about 10 % at ε near 8), and computed another way."""
-    import dp_accounting  # type: ignore[import-untyped]
+    import dp_accounting
 
     with _quiet():
         accountant = dp_accounting.rdp.RdpAccountant()
@@ -105,7 +105,7 @@ def _pld_epsilon(event: SampledGaussian, rounds: int, delta: float, interval: fl
 @lru_cache(maxsize=4)  # one holds up to a million doubles
 def _pld(event: SampledGaussian, interval: float) -> Any:  # noqa: ANN401  dp_accounting has no types
     # Imported here, because only those who plan need it and it takes over a second.
-    from dp_accounting.pld import privacy_loss_distribution  # type: ignore[import-untyped]
+    from dp_accounting.pld import privacy_loss_distribution
 
     return privacy_loss_distribution.from_gaussian_mechanism(
         event.multiplier, value_discretization_interval=interval, sampling_prob=event.rate
@@ -121,7 +121,7 @@ def _bracketing(log_z: float, budget: float, delta: float, rate: float, rounds: 
 
 def _root(excess: Callable[[float], float]) -> float:
     """Where the decreasing function `excess` of log z crosses zero."""
-    from scipy.optimize import brentq  # type: ignore[import-untyped]
+    from scipy.optimize import brentq
 
     low = high = 0.0
     while excess(high) > 0 and high < math.log(_LARGEST):

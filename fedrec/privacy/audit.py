@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, norm  # type: ignore[import-untyped]
+from scipy.stats import beta, norm
 
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.release import add_up, release

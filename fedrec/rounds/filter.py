@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Vector = NDArray[np.generic]  # type: ignore[type-arg]
+Vector = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,7 +79,7 @@ def _draw_arms(axes: object, evaluations: Mapping[str, Evaluation]) -> None:
 
     assert isinstance(axes, Axes)
     name = columns(next(iter(evaluations.values())))[1]
-    arms = list(reversed(evaluations))
+    arms = list(evaluations)[::-1]
     values = [evaluations[arm].summary[name] for arm in arms]
     ranges = [interval(evaluations[arm].users[name].to_numpy()) for arm in arms]
     errors = [[v - low for v, (low, _) in zip(values, ranges, strict=True)],

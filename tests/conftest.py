@@ -1,0 +1,19 @@
+"""One thread, and nothing written outside temporary folders."""
+
+import os
+
+import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home(tmp_path_factory):
+    os.environ["FEDREC_HOME"] = str(tmp_path_factory.mktemp("home"))
+    os.environ["FLWR_HOME"] = str(tmp_path_factory.mktemp("flwr"))
