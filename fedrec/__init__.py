@@ -1,0 +1,60 @@
+"""Privacy-preserving federated recommendation: behaviour text stays on its device.
+
+Importing this package loads nothing else: each name below brings its module with it when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedrec.datasets import load
+    from fedrec.datasets.dataset import Dataset
+    from fedrec.device.history import Event, History, Kind
+    from fedrec.errors import FedrecError
+    from fedrec.model.catalogue import Catalogue
+    from fedrec.population.simulate import Simulation
+    from fedrec.population.source import Population
+    from fedrec.spec import Plan
+
+    __version__: str
+
+__all__ = [
+    "Catalogue",
+    "Dataset",
+    "Event",
+    "FedrecError",
+    "History",
+    "Kind",
+    "Plan",
+    "Population",
+    "Simulation",
+    "__version__",
+    "load",
+]
+
+_HOMES = {
+    "Catalogue": "fedrec.model.catalogue",
+    "Dataset": "fedrec.datasets.dataset",
+    "Event": "fedrec.device.history",
+    "FedrecError": "fedrec.errors",
+    "History": "fedrec.device.history",
+    "Kind": "fedrec.device.history",
+    "Plan": "fedrec.spec",
+    "Population": "fedrec.population.source",
+    "Simulation": "fedrec.population.simulate",
+    "load": "fedrec.datasets",
+}
+
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for one that this function knows
+
+    def __getattr__(name: str) -> object:
+        from importlib import import_module
+        from importlib.metadata import version
+
+        if name == "__version__":
+            return version("fedrec")
+        if name not in _HOMES:
+            raise AttributeError(f"module 'fedrec' has no attribute {name!r}")
+        return getattr(import_module(_HOMES[name]), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

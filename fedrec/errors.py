@@ -69,8 +69,14 @@ class WireError(FedrecError):
     exit_code = 6
 
 
-def require(ok: bool,  # noqa: FBT001  (an assertion reads left to right)
-            rule: str, /, *, remedy: str = "", **got: object) -> None:
+def require(
+    ok: bool,  # noqa: FBT001  (an assertion reads left to right)
+    rule: str,
+    /,
+    *,
+    remedy: str = "",
+    **got: object,
+) -> None:
     """Raise `SpecError(rule)` unless `ok`."""
     if not ok:
         raise SpecError(rule, remedy=remedy, **got)

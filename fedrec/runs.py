@@ -43,14 +43,16 @@ class Run:
             # The plan comes last: a folder that has one is complete.
             run.write(PLAN, task.plan.to_toml())
         except OSError as error:
-            raise RunError("the run folder can be written", path=str(path), reason=str(error)) from None
+            remedy, reason = "Choose another folder, or get the right to write there.", error.strerror
+            raise RunError("the run folder can be written", remedy=remedy, path=str(path), reason=reason) from None
         return run
 
     @classmethod
     def open(cls, path: Path) -> Run:
         """An existing run."""
         if not (path / PLAN).is_file():
-            raise RunError("a run folder has a plan.toml", remedy="`fedrec runs` lists runs.", path=str(path))
+            remedy = "Check the path; `fedrec runs list` shows the runs below runs/."
+            raise RunError("a run folder has a plan.toml", remedy=remedy, path=str(path))
         return cls(path)
 
     @property

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from fedrec.errors import SpecError
 
@@ -25,9 +26,18 @@ class Section(BaseModel):
 class DataSpec(Section):
     """Which data set, where it lies, and the options of its reader."""
 
+    # Options are text, for every reader alike; `users = 40` means "40".
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
     source: str = "synthetic"
     path: str = ""
     options: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("options")
+    @classmethod
+    def _sorted(cls, options: dict[str, str]) -> dict[str, str]:
+        # Equal plans have equal hashes, in whatever order the options were given.
+        return dict(sorted(options.items()))
 
 
 class SplitSpec(Section):
@@ -98,7 +108,7 @@ class TrainingSpec(Section):
     examples: int = Field(64, ge=1)
     negatives: int = Field(0, ge=0)
     hide_seen: bool = True
-    embedding_rate: float = Field(0.5, ge=0)
+    embedding_rate: float = Field(0.1, ge=0)
     embedding_decay: float = Field(0.1, ge=0)
 
 
@@ -161,9 +171,7 @@ class Plan(Section):
         try:
             return cls.model_validate(settings)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(step) for step in first["loc"]) or "plan"
-            raise SpecError(f"{where}: {first['msg']}", remedy="See docs/plan.md.", value=first["input"]) from None
+            raise _refusal(error.errors()[0]) from None
 
     @classmethod
     def from_toml(cls, text: str) -> Plan:
@@ -171,15 +179,20 @@ class Plan(Section):
         try:
             return cls.of(tomllib.loads(text))
         except tomllib.TOMLDecodeError as error:
-            raise SpecError(f"the plan is not valid TOML: {error}") from None
+            remedy = "Repair the line; text is quoted in TOML, and sections are [name]."
+            raise SpecError(f"the plan is not valid TOML: {error}", remedy=remedy) from None
 
     @classmethod
     def read(cls, path: Path) -> Plan:
         """A plan from a TOML file."""
         try:
             return cls.from_toml(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise SpecError("cannot read the plan", path=str(path), reason=str(error)) from None
+        except OSError as error:
+            remedy = "Check the path."
+            raise SpecError("cannot read the plan", remedy=remedy, path=str(path), reason=error.strerror) from None
+        except UnicodeDecodeError as error:
+            reason = f"byte {error.start} is not UTF-8"
+            raise SpecError("cannot read the plan", remedy="Save it as UTF-8.", path=str(path), reason=reason) from None
 
     def to_toml(self) -> str:
         """Every setting, spelled out."""
@@ -202,3 +215,24 @@ def merge(settings: dict[str, object], over: dict[str, object]) -> dict[str, obj
         mine = merged.get(name)
         merged[name] = merge(mine, value) if isinstance(mine, dict) and isinstance(value, dict) else value
     return merged
+
+
+def _refusal(error: ErrorDetails) -> SpecError:
+    """What is wrong with a setting, in the words of a plan and not of its parser."""
+    rule, remedy = error["msg"].removeprefix("Value error, "), "See docs/plan.md."
+    match error["type"]:
+        case "extra_forbidden":
+            rule, remedy = "no setting has this name", f"Here there are: {_fields(error['loc'][:-1])}."
+        case "model_type":
+            rule, remedy = "this is a section of settings", f"Set one of them: {_fields(error['loc'])}."
+    where = ".".join(map(str, error["loc"])) or "plan"
+    return SpecError(f"{where}: {rule}", remedy=remedy, value=error["input"])
+
+
+def _fields(path: tuple[int | str, ...]) -> str:
+    section: type[BaseModel] = Plan
+    for name in path:
+        kind = section.model_fields[str(name)].annotation
+        assert isinstance(kind, type) and issubclass(kind, BaseModel)  # only sections refuse names
+        section = kind
+    return ", ".join(section.model_fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,14 @@ from fedrec.randomness import stream
 from fedrec.spec import Plan
 
 PLAN, CATALOGUE = "plan.toml", "catalogue.parquet"
+
+
+def run_folder(config: Mapping[str, object]) -> Path:
+    """The run folder that Flower's run-config names under `run`."""
+    folder = Path(str(config.get("run", "")))
+    remedy = """Prepare one with `fedrec init FOLDER`, then: flwr run . --run-config 'run="/absolute/FOLDER"'"""
+    require(folder.is_absolute(), "Flower trains a run folder with an absolute path", remedy=remedy, run=str(folder))
+    return folder
 
 
 @dataclass(frozen=True, eq=False)

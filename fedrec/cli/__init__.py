@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from fedrec.cli.data import data
 from fedrec.cli.runs import runs
 from fedrec.cli.simulate import init, simulate
-from fedrec.errors import FedrecError
+from fedrec.errors import FedrecError, RunError
+
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(
     name="fedrec",
@@ -44,9 +47,19 @@ def main() -> None:
     try:
         app()
     except FedrecError as error:
-        from rich.console import Console
-
-        Console(stderr=True).print(f"fedrec: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        _refuse(error)
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        remedy = "Make room or get the right to write; a run goes on with --resume."
+        _refuse(RunError("the disk takes what is written", remedy=remedy, path=error.filename, reason=error.strerror))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _refuse(error: FedrecError) -> NoReturn:
+    from rich.console import Console
+
+    line = " ".join(f"fedrec: {error}".split())
+    Console(stderr=True).print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(error.exit_code)

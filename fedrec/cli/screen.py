@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -71,13 +72,13 @@ class Screen:
         """The table, the files, and who is protected from whom."""
         first = results.evaluations["fedrec"]
         shown = columns(first)
-        grid = Table("arm", *shown)
-        for name, evaluation in results.evaluations.items():
-            grid.add_row(name, *cells(evaluation, shown), style="bold" if name == "fedrec" else None)
-        self._out.print(grid)
+        for some in (shown[:4], shown[4:]):
+            self._out.print(_grid(results, some))
         said = first.protocol
         asked, left = said["evaluated"], said["not evaluated"]
-        note = f"test items of {asked} clients ({left} have none); {said['candidates']} ranked; ± is half a 95 % interval"
+        note = (
+            f"test items of {asked} clients ({left} have none); {said['candidates']} ranked; ± is half a 95 % interval"
+        )
         self._out.print(note, style="dim")
         self._out.print()
         for claim in results.statements:
@@ -95,3 +96,13 @@ class Screen:
             TimeRemainingColumn(),
         )
         return Progress(*columns, TextColumn(said), console=self._err)
+
+
+def _grid(results: Results, shown: list[str]) -> Table:
+    grid = Table(box=SIMPLE)
+    grid.add_column("arm", no_wrap=True)
+    for name in shown:
+        grid.add_column(name, justify="right", no_wrap=True)
+    for arm, evaluation in results.evaluations.items():
+        grid.add_row(arm, *cells(evaluation, shown), style="bold" if arm == "fedrec" else None)
+    return grid

@@ -102,7 +102,7 @@ def plan_of(
 def _nested(setting: str) -> dict[str, Any]:
     path, equals, text = setting.partition("=")
     if not equals or not path:
-        raise SpecError("--set takes SECTION.NAME=VALUE", setting=setting)
+        raise SpecError("--set takes SECTION.NAME=VALUE", remedy="Try --set federation.rounds=20.", setting=setting)
     value: Any = text
     with suppress(ValueError):  # a bare word is a string
         value = json.loads(text)

@@ -185,7 +185,10 @@ def demand(columns: Sequence[str], present: Sequence[str], file: str) -> None:
     """Raise `DataError` unless every one of `columns` is `present`."""
     missing = [column for column in columns if column not in present]
     if missing:
-        raise DataError("a needed column is missing", file=file, missing=missing, present=list(present)[:20])
+        remedy = "Rename a column; for a table, name yours in data.options, such as user=customer or item_text=title."
+        raise DataError(
+            "a needed column is missing", remedy=remedy, file=file, missing=missing, present=list(present)[:20]
+        )
 
 
 def line_numbers(path: Path, records: Sequence[int], layout: Layout = CSV) -> list[int]:

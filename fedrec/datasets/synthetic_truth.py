@@ -108,7 +108,8 @@ class Truth:
         odds = appeal(self.shelf, minded(taste, np.array([_on_mind(past, self.shelf)])), favour)[0]
         odds[chosen] = 0.0
         odds[self.shelf.released > time] = 0.0
-        return odds / odds.sum()
+        law: NDArray[np.float64] = odds / odds.sum()
+        return law
 
 
 def truth(*, users: int = 1000, items: int = 800, seed: int = 0) -> Truth:

@@ -122,4 +122,5 @@ class History:
         return positions[np.sort(first)]
 
     def _column(self, name: str) -> NDArray[Any]:
-        return self._table.column(name).to_numpy()
+        values: NDArray[Any] = self._table.column(name).to_numpy()
+        return values

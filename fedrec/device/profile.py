@@ -63,7 +63,7 @@ class Events:
 
     def vectors(self, item_vectors: Tensor, text_vectors: Tensor) -> Tensor:
         """(event, dim) signed, weighted vectors; `item_vectors` are those of `rows`, in order."""
-        empty = torch.zeros(self.size, item_vectors.shape[1])
+        empty = item_vectors.new_zeros(self.size, item_vectors.shape[1])
         items = empty.index_add(0, self.row_at, item_vectors * self.row_weights[:, None])
         return items.index_add(0, self.text_at, text_vectors * self.text_weights[:, None])
 
@@ -81,7 +81,8 @@ def contexts(vectors: Tensor, cuts: Tensor, decays: Sequence[float]) -> Tensor:
     back = cuts[:, None] - 1 - torch.arange(len(vectors))[None, :]
     known = back >= 0
     # 0⁰ = 1 in torch, which is what decay 0 needs.
-    weights = torch.stack([decay ** back.clamp(min=0).float() * known for decay in map(torch.tensor, decays)])
+    age = back.clamp(min=0).to(vectors.dtype)
+    weights = torch.stack([decay**age * known for decay in map(torch.tensor, decays)])
     return functional.normalize(weights @ vectors, dim=-1, eps=1e-6)
 
 

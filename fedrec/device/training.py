@@ -94,13 +94,13 @@ class LocalTraining:
         mask = self._shut.expand(len(cuts), -1)
         if self.spec.hide_seen:
             mask = mask | events.seen(cuts, len(self.model))
-        if rows is None:
-            return mask
-        # Own items are in the table for their vectors; only public draws compete with the target.
-        public = torch.zeros(len(self.model), dtype=torch.bool)
-        public[negatives] = True
-        mask = (mask | ~public).scatter(1, targets[:, None], False)  # noqa: FBT003
-        return mask[:, rows]
+        if negatives is not None:
+            # Own items are in the table for their vectors; only public draws compete with the target.
+            public = torch.zeros(len(self.model), dtype=torch.bool)
+            public[negatives] = True
+            mask = mask | ~public
+        mask = mask.scatter(1, targets[:, None], False)  # noqa: FBT003
+        return mask if rows is None else mask[:, rows]
 
     def _draw(self, events: Events, rng: Generator) -> tuple[Tensor, Tensor | None]:
         usable = trainable(events)

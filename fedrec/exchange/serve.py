@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fedrec.exchange import wire
 from fedrec.exchange.strategy import FederatedTraining, Observer
+from fedrec.privacy.conduct import Conduct
 from fedrec.privacy.ledger import Ledger
 from fedrec.rounds.aggregate import CentralRounds, OpenRounds, Rounds, ServerOptimizer
 from fedrec.task import Task
@@ -20,7 +21,7 @@ from fedrec.task import Task
 def serve(task: Task, grid: Grid, folder: Path, observers: Sequence[Observer] = ()) -> NDArray[np.float32]:
     """Train `task` over `grid`, going on from the checkpoint in `folder`; the final shared vector."""
     spec, layout = task.plan.federation, task.model.layout
-    optimizer = ServerOptimizer(spec, decayed=~layout.mask("popularity"))
+    optimizer = ServerOptimizer(spec, ~layout.mask("popularity"), towards=task.model.initial)
     with _rounds(task, folder) as rounds:
         strategy = FederatedTraining(spec, rounds, optimizer, task=task.hash, folder=folder)
         strategy.observers.extend(observers)
@@ -37,4 +38,4 @@ def _rounds(task: Task, folder: Path) -> Iterator[Rounds]:
         return
     privacy.check_width(task.model.layout.size, force=task.plan.privacy.force)
     with Ledger(folder / "ledger.jsonl", privacy) as ledger:
-        yield CentralRounds(privacy, ledger, seed)
+        yield CentralRounds(privacy, ledger, seed, Conduct(sampler=privacy.sampler))

@@ -23,14 +23,19 @@ from fedrec.spec import FederationSpec
 
 @dataclass(frozen=True, eq=False)
 class Progress:
-    """What may be told of a finished round; `tally` is None where the cohort is a secret."""
+    """What may be told of a finished round.
+
+    `tally` and `seconds` are None where the cohort is a secret: a round takes longer the more clients came.
+    `seconds` is also None when a round is told of again after a restart. `epsilon` is what has been spent.
+    """
 
     round: int
     shared: NDArray[np.float32]
-    seconds: float
+    seconds: float | None
     bytes_down: int
     bytes_up: int
     tally: Tally | None
+    epsilon: float | None
 
 
 Observer = Callable[[Progress], None]
@@ -51,6 +56,7 @@ class FederatedTraining(Strategy):
         self.task, self.path = task, folder / "checkpoint.safetensors"
         self.observers: list[Observer] = []
         self._roster: tuple[int, ...] = ()
+        self._cohort: dict[int, int] = {}
         self._filter = Filter(0, np.dtype(np.float32), lambda vector: True)
         self._at = Checkpoint(0, task, "", Optimum.start(np.zeros(0, np.float32)))
         self._tally = Tally()
@@ -65,8 +71,13 @@ class FederatedTraining(Strategy):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
-        """Train until round `num_rounds` (0: what the plan says), from the checkpoint if there is one."""
+        """Train until round `num_rounds` (0: what the plan says), from the checkpoint if there is one.
+
+        The checkpoint's round is told of once more: a crash may have come before observers heard of it.
+        """
         self._open(initial_arrays)
+        if self._at.round:
+            self._tell(None)
         result, config = Result(), train_config or ConfigRecord()
         result.arrays = wire.arrays(self._at.optimum.shared)
         for number in range(self._at.round + 1, (num_rounds or self.spec.rounds) + 1):
@@ -76,7 +87,7 @@ class FederatedTraining(Strategy):
             messages = self.configure_train(number, result.arrays, config, grid)
             record, _ = self.aggregate_train(number, grid.send_and_receive(messages, timeout=timeout))
             result.arrays = record or result.arrays
-            self._tell(number, time.monotonic() - began)
+            self._tell(time.monotonic() - began)
             metrics = evaluate_fn(number, result.arrays) if evaluate_fn else None
             if metrics is not None:
                 result.evaluate_metrics_serverapp[number] = metrics
@@ -102,7 +113,8 @@ class FederatedTraining(Strategy):
         optimum = self.optimizer.step(self._at.optimum, mean, server_round)
         if not np.isfinite(optimum.shared).all():
             raise RunError("the shared model diverged", remedy="Lower the learning rate.", round=server_round)
-        self._at = Checkpoint(server_round, self.task, digest(mean), optimum)
+        tally = None if self.rounds.private else self._tally
+        self._at = Checkpoint(server_round, self.task, digest(mean), optimum, tally)
         self._at.save(self.path)
         self.rounds.published(server_round, mean)
         return wire.arrays(optimum.shared), None
@@ -134,7 +146,7 @@ class FederatedTraining(Strategy):
             raise WireError("server and devices were set up for one task", remedy=remedy)
         placed = {header.client: node for node, header in headers.items()}
         missing = sorted(set(range(clients)) - set(placed))
-        if missing:
+        if missing or len(placed) < len(headers):
             raise WireError("every client of the plan is on one node", missing=missing[:5], nodes=len(nodes))
         self._roster = tuple(placed[client] for client in range(clients))
 
@@ -174,12 +186,15 @@ class FederatedTraining(Strategy):
             accepted=self._tally.accepted, asked=self._tally.asked, refused=refused,
         )  # fmt: skip
 
-    def _tell(self, number: int, seconds: float) -> None:
-        tally = None if self.rounds.private else self._tally
+    def _tell(self, seconds: float | None) -> None:
         shared = self._at.optimum.shared
-        up = self._filter.size * self._filter.dtype.itemsize
+        progress = Progress(
+            self._at.round, shared, None if self.rounds.private else seconds,
+            bytes_down=shared.nbytes, bytes_up=self._filter.size * self._filter.dtype.itemsize,
+            tally=self._at.tally, epsilon=self.rounds.spent(),
+        )  # fmt: skip
         for observer in self.observers:
-            observer(Progress(number, shared, seconds, shared.nbytes, up, tally))
+            observer(progress)
 
 
 def _wait(grid: Grid, clients: int, patience: float) -> list[int]:

@@ -46,7 +46,8 @@ class Model:
 
     def __init__(self, adapter: Adapter, items: Items, spec: ModelSpec) -> None:
         self.adapter, self.items, self.spec = adapter, items, spec
-        pooled = _batched(adapter, adapter.trainable(), items.texts)
+        with torch.no_grad():
+            pooled = _batched(adapter, adapter.trainable(), items.texts)
         self.centre = pooled.mean(dim=0)
         start = self._start(self._unit(pooled, items.features))
         self.layout = Layout(tuple((name, tuple(value.shape)) for name, value in start.items()))

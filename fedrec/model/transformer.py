@@ -63,13 +63,13 @@ class TransformerEncoder:
 
     def encode(self, texts: Sequence[str], *, public: bool = False) -> NDArray[np.float32]:
         """See `Encoder.encode`. Equal lists give equal bits; a text in another list may differ by rounding."""
-        found = self._recall("vectors", texts, lambda: {"vectors": self._vectors(texts)}, public)
+        found = self._recall("vectors", texts, lambda: {"vectors": self._vectors(texts)}, public=public)
         return found["vectors"].astype(np.float32, copy=False)
 
     def hidden(self, texts: Sequence[str], blocks: int, *, public: bool = False) -> Hidden:
         """States that enter the last `blocks` blocks; 4 × width bytes a token. On disk only if `public`."""
         self._check(blocks)
-        found = self._recall(f"states below {blocks}", texts, lambda: self._states(texts, blocks), public)
+        found = self._recall(f"states below {blocks}", texts, lambda: self._states(texts, blocks), public=public)
         return Hidden(found["states"].astype(np.float32, copy=False), found["starts"].astype(np.int64, copy=False))
 
     def top(self, blocks: int) -> Top:
@@ -97,7 +97,7 @@ class TransformerEncoder:
         rule = "the last blocks of this encoder cannot run by themselves"
         raise EncoderError(rule, remedy=remedy, encoder=self.name)
 
-    def _recall(self, part: str, texts: Sequence[str], compute: Callable[[], Arrays], public: bool) -> Arrays:
+    def _recall(self, part: str, texts: Sequence[str], compute: Callable[[], Arrays], *, public: bool) -> Arrays:
         folder = self._cache if public else None
         return remember(folder, content_key(self.hash, part, texts=texts) if folder else "", compute)
 

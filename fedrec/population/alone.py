@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,29 +22,38 @@ class Central:
     batch: int = 64
 
 
-def central(fleet: Fleet, how: Central) -> ModelScorer:
-    """The model that one owner of all data would train: minibatches of people, the same loss, the same optimiser.
+def central(fleet: Fleet, how: Central) -> Iterator[ModelScorer]:
+    """The model that one owner of all data would train, after each epoch.
 
-    Local embeddings are trained like on the devices, one step whenever their person is in a batch.
+    Minibatches of people, the same loss, the same optimiser. Local embeddings are trained like on the
+    devices, one step whenever their person is in a batch.
     """
-    plan, layout = fleet.task.plan, fleet.task.model.layout
-    optimizer = ServerOptimizer(plan.federation, decayed=~layout.mask("popularity"))
-    at = Optimum.start(fleet.task.model.initial)
-    embeddings = np.zeros((len(fleet), fleet.task.model.spec.dim), np.float32)
-    step = 0
+    plan, model = fleet.task.plan, fleet.task.model
+    optimizer = ServerOptimizer(plan.federation, ~model.layout.mask("popularity"), towards=model.initial)
+    at, step = Optimum.start(model.initial), 0
+    embeddings = np.zeros((len(fleet), model.spec.dim), np.float32)
     for epoch in range(how.epochs):
         order = stream(plan.seed, "central", epoch).permutation(len(fleet))
         for batch in np.array_split(order, -(-len(order) // how.batch)):
             step += 1
-            total = np.zeros(layout.size)
-            for client in batch:
-                events = fleet.events(int(client), int(fleet.world.cuts[client]))
-                rng = stream(plan.seed, "central", epoch, int(client))
-                outcome = fleet.training.round(at.shared, embeddings[client], events, rng)
-                embeddings[client] = outcome.embedding
-                total += outcome.delta
-            at = optimizer.step(at, total / len(batch), step)
-    return ModelScorer(fleet, at.shared, embeddings)
+            mean = _pooled(fleet, (at.shared, embeddings), batch, epoch)
+            at = optimizer.step(at, mean, step)
+        yield ModelScorer(fleet, at.shared, embeddings.copy())
+
+
+def _pooled(
+    fleet: Fleet, at: tuple[NDArray[np.float32], NDArray[np.float32]], batch: NDArray[np.int64], epoch: int
+) -> NDArray[np.float64]:
+    """(size,) the batch's mean update; its people's rows of the embeddings move too."""
+    shared, embeddings = at
+    total = np.zeros(len(shared))
+    for client in map(int, batch):
+        events = fleet.events(client, int(fleet.world.cuts[client]))
+        rng = stream(fleet.task.plan.seed, "central", epoch, client)
+        outcome = fleet.training.round(shared, embeddings[client], events, rng)
+        embeddings[client] = outcome.embedding
+        total += outcome.delta
+    return total / len(batch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +61,7 @@ class LocalOnly:
     """Every device trains all parameters on its own history, from the public start, and shares nothing."""
 
     fleet: Fleet
-    steps: int = 10
+    steps: int
 
     def __call__(self, clients: NDArray[np.int64], histories: Sequence[History], /) -> NDArray[np.float32]:
         """(client, item) scores, each row from a model of its own."""
@@ -64,7 +73,7 @@ class LocalOnly:
 
     def _train(self, client: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         plan, model = self.fleet.task.plan, self.fleet.task.model
-        optimizer = ServerOptimizer(plan.federation, decayed=~model.layout.mask("popularity"))
+        optimizer = ServerOptimizer(plan.federation, ~model.layout.mask("popularity"), towards=model.initial)
         events = self.fleet.events(client, int(self.fleet.world.cuts[client]))
         rng = stream(plan.seed, "local-only", client)
         at, embedding = Optimum.start(model.initial), np.zeros(model.spec.dim, np.float32)

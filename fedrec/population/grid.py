@@ -44,7 +44,9 @@ class LocalGrid(Grid):
             message.metadata.__dict__["_message_id"] = str(serial)
             yield self._answer(message)
 
-    def create_message(self, *args: object, **kwargs: object) -> Never:
+    def create_message(  # noqa: PLR0913  (Flower's signature)
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Never:
         """Deprecated in Flower: make a `Message`."""
         raise NotImplementedError("make a flwr.app.Message")
 

@@ -7,20 +7,16 @@ from pathlib import Path
 
 from flwr.app import Context
 
-from fedrec.errors import SpecError
 from fedrec.population.simulate import Simulation
 from fedrec.population.world import Fleet, VirtualDevice
+from fedrec.task import run_folder
 
 
 def open_node(context: Context) -> VirtualDevice:
     """The device of a node: client number `partition-id` of the run that the run-config names."""
-    folder = str(context.run_config.get("run", ""))
-    if not folder:
-        remedy = """`fedrec init FOLDER`, then flwr run . --run-config 'run="FOLDER"' with an absolute path."""
-        raise SpecError("Flower's engine trains a prepared run", remedy=remedy)
-    return VirtualDevice(_fleet(folder), int(context.node_config["partition-id"]))
+    return VirtualDevice(_fleet(run_folder(context.run_config)), int(context.node_config["partition-id"]))
 
 
 @lru_cache(maxsize=1)
-def _fleet(folder: str) -> Fleet:
-    return Simulation.resume(Path(folder)).fleet
+def _fleet(folder: Path) -> Fleet:
+    return Simulation.resume(folder).fleet

@@ -14,6 +14,7 @@ import torch
 from flwr.app import Context
 from numpy.typing import NDArray
 
+from fedrec.errors import DataError
 from fedrec.exchange.client import client_app
 from fedrec.exchange.serve import serve
 from fedrec.exchange.strategy import Progress
@@ -26,7 +27,7 @@ from fedrec.rounds.checkpoint import Checkpoint
 from fedrec.runs import Run
 from fedrec.spec import Plan
 from fedrec.study.arms import Arm, arms
-from fedrec.study.evaluate import Evaluation, Ranking, evaluate
+from fedrec.study.evaluate import Evaluation, Ranking, Scorer, evaluate
 from fedrec.study.report import table, write_curve
 from fedrec.task import Task
 
@@ -35,10 +36,14 @@ Told = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """What a finished run shows: one evaluation per arm, the model's own first, and one statement per adversary."""
+    """What a finished run shows: one evaluation per arm, the model's own first, and one statement per adversary.
+
+    `whole` is empty unless items were hidden: then `evaluations` ranks these among themselves, `whole` among all.
+    """
 
     run: Run
     evaluations: dict[str, Evaluation]
+    whole: dict[str, Evaluation]
     statements: tuple[Statement, ...]
 
 
@@ -57,7 +62,7 @@ class Simulation:
         world = World.open(plan)
         resolved = plan.override({"clients": len(world.population)})
         task = Task(resolved, world.dataset.catalogue)
-        _check(task)
+        _check(task, world)
         return cls._assemble(Run.create(path, task, data=world.dataset.hash), task, world)
 
     @classmethod
@@ -80,35 +85,42 @@ class Simulation:
         app = client_app(lambda context: VirtualDevice(self.fleet, _partition(context)))
 
         def observe(progress: Progress) -> None:
-            told(self._tell(progress.round, _public(progress)))
+            if all(row["round"] != progress.round for row in self.run.metrics()[-1:]):
+                told(self._tell(progress.round, _public(progress)))
 
         with self.run.locked(), one_thread():
-            self._catch_up(told)
+            self._begin(told)
             serve(self.task, LocalGrid(app, plan.clients), self.run.path, [observe])
 
     def finish(self, told: Callable[[str], None]) -> Results:
         """Measure the trained model and its baselines on the test items, and write what a reader needs."""
         scorer, shared = self._trained()
-        entrants = [Arm("fedrec", lambda: scorer), *arms(self.fleet)]
-        evaluations = {}
+        measured: dict[str, Evaluation] = {}
+        whole: dict[str, Evaluation] = {}
         with one_thread():
-            for arm in entrants:
+            for arm in [Arm("fedrec", lambda: scorer), *arms(self.fleet)]:
                 told(arm.name)
-                evaluations[arm.name] = self.evaluate(arm.build(), last=True)
+                contestant = arm.build()
+                measured[arm.name] = self.evaluate(contestant, last=True)
+                if self.world.split.cold_items.any():
+                    whole[arm.name] = self.evaluate(contestant, last=True, whole=True)
         claims = statements(self.task.privacy, ledger_head=_ledger_head(self.run), simulated=True)
-        results = Results(self.run, evaluations, claims)
+        results = Results(self.run, measured, whole, claims)
         self._write(results, shared)
         return results
 
-    def evaluate(self, scorer: Any, *, last: bool) -> Evaluation:  # noqa: ANN401  a Scorer
-        """Rank the test items (`last`) or the validation items with `scorer`."""
+    def evaluate(self, scorer: Scorer, *, last: bool, whole: bool = False) -> Evaluation:
+        """Rank the test items (`last`) or the validation items with `scorer`.
+
+        Hidden items are asked for among themselves, or in the `whole` catalogue.
+        """
         spec, split = self.task.plan.evaluation, self.world.split
-        holdout = split.test if last else split.validation
-        cold = split.cold_items if last and split.cold_items.any() else None
+        cold = split.cold_items if last and not whole and split.cold_items.any() else None
         ranking = Ranking(
-            k=(spec.k,), negatives=spec.negatives if last else 0, seed=self.task.plan.seed,
+            k=(spec.k,), negatives=spec.negatives if last and cold is None else 0, seed=self.task.plan.seed,
             candidates=cold, vectors=self.pooled if last else None,
         )  # fmt: skip
+        holdout = split.test if last else split.validation
         return evaluate(scorer, self.world.population, holdout, train=self.world.cuts, ranking=ranking)
 
     @property
@@ -121,17 +133,16 @@ class Simulation:
         number, shared = (saved.round, saved.optimum.shared) if saved else (0, self.task.model.initial)
         return ModelScorer(self.fleet, shared, self.fleet.states.after(number)), shared
 
-    def _catch_up(self, told: Told) -> None:
-        # A crash between checkpoint and metrics leaves at most one round untold.
-        saved = Checkpoint.load(self.run.path / "checkpoint.safetensors", self.task.hash)
-        rounds = [row["round"] for row in self.run.metrics()]
-        if saved is None or max(rounds, default=0) < saved.round:
-            told(self._tell(saved.round if saved else 0, {}))
+    def _begin(self, told: Told) -> None:
+        """Tell where an old run stands, or how good the model is before a new one."""
+        rows = self.run.metrics()
+        if rows:
+            told(rows[-1])
+        elif not (self.run.path / "checkpoint.safetensors").exists():
+            told(self._tell(0, {}))
 
     def _tell(self, number: int, public: dict[str, Any]) -> dict[str, Any]:
         plan, row = self.task.plan, {"round": number, **public}
-        if self.task.privacy is not None and number:
-            row["epsilon"] = self.task.privacy.spent(number)
         due = plan.evaluation.every and (number % plan.evaluation.every == 0 or number == plan.federation.rounds)
         if due and plan.split.fit == "train":
             # Validation items are training data to a run that fits them: there is no curve to draw then.
@@ -151,6 +162,7 @@ class Simulation:
         write_pack(run.path / "pack", self.task, shared, results.statements)
         content = {
             "summary": {name: evaluation.summary for name, evaluation in results.evaluations.items()},
+            "whole catalogue": {name: evaluation.summary for name, evaluation in results.whole.items()},
             "groups": json.loads(mine.groups.to_json(orient="index")),
             "protocol": mine.protocol,
             "notes": list(self.world.dataset.notes.lines()),
@@ -174,15 +186,23 @@ def _partition(context: Context) -> int:
 
 
 def _public(progress: Progress) -> dict[str, Any]:
-    row: dict[str, Any] = {"seconds": round(progress.seconds, 3)}
-    row |= {"bytes_down": progress.bytes_down, "bytes_up": progress.bytes_up}
+    row: dict[str, Any] = {"bytes_down": progress.bytes_down, "bytes_up": progress.bytes_up}
+    if progress.seconds is not None:
+        row["seconds"] = round(progress.seconds, 3)
     if progress.tally is not None:
-        row |= {"clients": progress.tally.accepted, "refused": dict(progress.tally.refused)}
+        row |= {"clients": progress.tally.accepted, "refused": dict(sorted(progress.tally.refused.items()))}
+    if progress.epsilon is not None:
+        row["epsilon"] = progress.epsilon
     return row
 
 
-def _check(task: Task) -> None:
+def _check(task: Task, world: World) -> None:
     """Everything that could stop the run later stops it before a folder is made."""
+    for name, holdout in (("validation", world.split.validation), ("test", world.split.test)):
+        if not holdout.targets.sizes.any():
+            remedy = "Bring people with at least three distinct choices, or use another split.kind."
+            kind, clients = task.plan.split.kind, task.plan.clients
+            raise DataError(f"a split has a {name} item for somebody", remedy=remedy, split=kind, clients=clients)
     if task.privacy is not None:
         task.privacy.check_width(task.model.layout.size, force=task.plan.privacy.force)
 

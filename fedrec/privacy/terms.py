@@ -100,7 +100,8 @@ class Budget:
             remedy = f"Use {min(1e-4, self.population**-1.1):.2g}, or leave delta out."
             _refuse("delta lies between 0 and 1/N", remedy, delta=self.delta, population=self.population)
         if self.epsilon > self.CAP and not self.over_cap:
-            remedy = f"Lower it to {self.CAP:g} or less, or set over_cap, which the statement will show."
+            allow = "set over_cap (in a plan: privacy.allow_large_epsilon), which the statement will show"
+            remedy = f"Lower it to {self.CAP:g} or less, or {allow}."
             _refuse("so large an epsilon protects next to nothing", remedy, epsilon=self.epsilon)
 
 

@@ -10,7 +10,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec.errors import RunError
 from fedrec.privacy.clipping import check_bounded, radius
+from fedrec.privacy.conduct import Conduct
 from fedrec.privacy.ledger import Ledger
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.release import add_up, release
@@ -44,6 +46,9 @@ class Rounds(Protocol):
 
     def may_go_on(self) -> bool:
         """Whether another round may be released."""
+
+    def spent(self) -> float | None:
+        """ε of every charge so far, those that a crash cost included; None where nothing is promised."""
 
 
 def digest(mean: NDArray[np.float64]) -> str:
@@ -84,17 +89,27 @@ class OpenRounds:
         """Always."""
         return True
 
+    def spent(self) -> None:
+        """Nothing is promised."""
+
 
 @dataclass(frozen=True)
 class CentralRounds:
     """Mode `user-central`: secret Poisson cohorts, noise on the sum, every release charged before it leaves memory.
 
-    `seed` serves level `test` alone, whose runs are labelled non-private.
+    `seed` serves level `test` alone, whose runs are labelled non-private. Refuses a `conduct` that the plan does not
+    cover (P02 to P05), and a ledger of another plan.
     """
 
     plan: PrivacyPlan
     ledger: Ledger
     seed: int
+    conduct: Conduct
+
+    def __post_init__(self) -> None:
+        self.plan.admit(self.conduct)
+        if self.ledger.plan != self.plan:
+            raise RunError("a round is charged to the plan that it follows", remedy="Open the ledger of this plan.")
 
     @property
     def private(self) -> bool:
@@ -111,7 +126,7 @@ class CentralRounds:
         """Independent coins, secret unless the level is `test`."""
         self.ledger.reserve(number)
         seeded = None if self.plan.private else stream(self.seed, "cohort", number)
-        return self.plan.sampler.draw(clients, self.plan.coins(seeded))
+        return self.conduct.sampler.draw(clients, self.plan.coins(seeded))
 
     def release(self, number: int, updates: Iterable[Vector], size: int) -> NDArray[np.float64]:
         """The noised sum over rate × population, charged when this returns."""
@@ -139,6 +154,10 @@ class CentralRounds:
         """Whether the ledger has a charge left."""
         return self.ledger.remaining > 0
 
+    def spent(self) -> float | None:
+        """The ledger's ε; None at level `test`."""
+        return self.ledger.epsilon if self.plan.private else None
+
 
 def wire_type(clip: float, grid: int) -> np.dtype[np.generic]:
     """The smallest signed integer that holds a clipped coordinate; public, so that all payloads are alike."""
@@ -164,17 +183,21 @@ class ServerOptimizer:
     """SGD with momentum, Adam or Yogi over mean updates; post-processing, so it costs no privacy.
 
     Source: Reddi et al. 2021, Adaptive Federated Optimization, Algorithm 2, with the bias
-    correction and the decoupled weight decay (on `decayed` coordinates) of AdamW.
+    correction and the decoupled weight decay (on `decayed` coordinates) of AdamW. Decay pulls
+    `towards` a public vector (None: zero), as in Li et al. 2018, Explicit Inductive Bias for
+    Transfer Learning (L2-SP): what was not learnt falls back to the frozen text model.
     """
 
     spec: FederationSpec
     decayed: NDArray[np.bool_]
+    towards: NDArray[np.float32] | None = None
 
     def step(self, at: Optimum, mean: NDArray[np.float64], number: int) -> Optimum:
         """The optimum after round `number` (counted from 1)."""
         rate, momentum = self.spec.learning_rate, self.spec.momentum
         shared = at.shared.astype(np.float64)
-        shared -= rate * self.spec.weight_decay * self.decayed * shared
+        away = shared if self.towards is None else shared - self.towards
+        shared -= rate * self.spec.weight_decay * self.decayed * away
         if self.spec.optimizer == "sgd":
             first = momentum * at.first + mean
             return Optimum((shared + rate * first).astype(np.float32), first.astype(np.float32), at.second)

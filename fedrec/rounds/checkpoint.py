@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,23 +14,29 @@ from safetensors.numpy import save
 from fedrec.errors import RunError
 from fedrec.files import write_atomic
 from fedrec.rounds.aggregate import Optimum
+from fedrec.rounds.filter import Tally
 
 _NAMES = ("shared", "first", "second")
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Where a run stands after `round` rounds of `task`; `digest` is that of the round's mean update."""
+    """Where a run stands after `round` rounds of `task`; `digest` is that of the round's mean update.
+
+    `tally` lets a restarted server tell of a round that it finished but had not told of; None where the
+    cohort is a secret.
+    """
 
     round: int
     task: str
     digest: str
     optimum: Optimum
+    tally: Tally | None = None
 
     def save(self, path: Path) -> None:
         """Replace the checkpoint at `path`; a crash leaves the old one or the new one."""
         tensors = {name: np.ascontiguousarray(getattr(self.optimum, name)) for name in _NAMES}
-        header = {"round": str(self.round), "task": self.task, "digest": self.digest}
+        header = {"round": str(self.round), "task": self.task, "digest": self.digest, "tally": _packed(self.tally)}
         write_atomic(path, save(tensors, metadata=header))
 
     @classmethod
@@ -38,11 +46,24 @@ class Checkpoint:
             return None
         try:
             with safe_open(path, framework="numpy") as file:
-                header = file.metadata()
+                header = file.metadata() or {}
                 optimum = Optimum(*(file.get_tensor(name) for name in _NAMES))
-        except (SafetensorError, KeyError) as error:
+                number, of, digest = int(header["round"]), header["task"], header["digest"]
+                tally = _unpacked(header.get("tally", ""))
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise RunError("the checkpoint cannot be read", path=str(path), reason=str(error)) from None
-        if header["task"] != task:
+        if of != task:
             remedy = "Resume with the plan, data and encoder that the run was started with."
             raise RunError("a checkpoint belongs to one task", remedy=remedy, path=str(path))
-        return cls(int(header["round"]), task, header["digest"], optimum)
+        return cls(number, task, digest, optimum, tally)
+
+
+def _packed(tally: Tally | None) -> str:
+    return "" if tally is None else json.dumps([tally.asked, tally.accepted, dict(sorted(tally.refused.items()))])
+
+
+def _unpacked(text: str) -> Tally | None:
+    if not text:
+        return None
+    asked, accepted, refused = json.loads(text)
+    return Tally(asked, accepted, Counter(refused))

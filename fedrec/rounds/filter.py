@@ -34,13 +34,8 @@ class Filter:
 
 @dataclass
 class Tally:
-    """How many replies a round asked for, accepted, and refused by reason."""
+    """How many clients a round asked, how many updates it accepted, and how many replies it refused by reason."""
 
     asked: int = 0
     accepted: int = 0
     refused: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def missing(self) -> int:
-        """Clients of whom nothing was heard."""
-        return self.asked - self.accepted - sum(self.refused.values())

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from fedrec.population.alone import Central, LocalOnly, central
-from fedrec.population.world import Fleet
+from fedrec.population.world import Fleet, ModelScorer
 from fedrec.study.baselines import ease, frozen_text, item_knn, popularity, random_scores, tune
 from fedrec.study.evaluate import Scorer
 
 _L2 = (20.0, 50.0, 100.0, 200.0, 500.0)
+_STEPS = (1, 4)
 _NEIGHBOURS = ((50, 10.0), (100, 20.0), (200, 50.0))
 
 
@@ -32,15 +35,34 @@ def arms(fleet: Fleet) -> Iterator[Arm]:
     yield Arm("popularity", lambda: popularity(people, cuts, items))
     yield Arm("frozen text", lambda: _frozen(fleet))
     yield Arm("EASE (central)", lambda: ease(people, cuts, items, l2=_best_l2(fleet)))
-    yield Arm("local only", lambda: LocalOnly(fleet))
+    yield Arm("public start, untrained", lambda: _start(fleet))
+    yield Arm("local only", lambda: LocalOnly(fleet, _best_steps(fleet)))
     if plan.evaluation.baselines == "all":
         yield Arm("item-kNN (central)", lambda: _knn(fleet, _best_neighbours(fleet)))
-        yield Arm("same model, central", lambda: central(fleet, Central()))
+        yield Arm("same model, central", lambda: _central(fleet))
 
 
 def _frozen(fleet: Fleet) -> Scorer:
     encoder = fleet.task.model.adapter.encoder
     return frozen_text(encoder.encode(fleet.task.catalogue.texts, public=True))
+
+
+def _start(fleet: Fleet) -> Scorer:
+    model = fleet.task.model
+    return ModelScorer(fleet, model.initial, np.zeros((len(fleet), model.spec.dim), np.float32))
+
+
+def _central(fleet: Fleet) -> Scorer:
+    """The epoch that validation likes best; the last one, if validation items were trained on."""
+    epochs, world = list(central(fleet, Central())), fleet.world
+    if fleet.task.plan.split.fit != "train":
+        return epochs[-1]
+    return tune(lambda epoch: epochs[epoch], range(len(epochs)), world.population, world.split.validation).scorer
+
+
+def _best_steps(fleet: Fleet) -> int:
+    build = lambda steps: LocalOnly(fleet, steps)  # noqa: E731
+    return tune(build, _STEPS, fleet.world.population, fleet.world.split.validation).setting
 
 
 def _best_l2(fleet: Fleet) -> float:

@@ -1,0 +1,89 @@
+"""Both sides train one task, or they notice."""
+
+import numpy as np
+import pytest
+
+from fedrec.errors import SpecError
+from fedrec.model.catalogue import Catalogue
+from fedrec.model.catalogue_files import write_catalogue
+from fedrec.privacy.noise import Level
+from fedrec.spec import Plan
+from fedrec.task import CATALOGUE, PLAN, Task
+
+ITEMS = Catalogue(["a", "b", "c", "d"], ["red apple", "green pear", "blue plum", "yellow quince"])
+PLAN_ = Plan.of({"clients": 5, "model": {"encoder": "hash", "adapter": "none", "dim": 4}})
+
+
+def test_the_hash_is_the_same_for_the_same_task():
+    again = Task(Plan.from_toml(PLAN_.to_toml()), Catalogue(list(ITEMS.ids), list(ITEMS.texts)))
+    assert again.hash == Task(PLAN_, ITEMS).hash
+    assert len(again.hash) == 64
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        Task(PLAN_.override({"seed": 1}), ITEMS),
+        Task(PLAN_.override({"clients": 6}), ITEMS),
+        Task(PLAN_.override({"federation": {"learning_rate": 0.03}}), ITEMS),
+        Task(PLAN_.override({"privacy": {"epsilon": 4}}), ITEMS),
+        Task(PLAN_.override({"model": {"dim": 5}}), ITEMS),
+        Task(PLAN_.override({"model": {"encoder": "tiny"}}), ITEMS),
+        Task(PLAN_, Catalogue(ITEMS.ids, ["red apples", *ITEMS.texts[1:]])),
+        Task(PLAN_, Catalogue(ITEMS.ids[::-1], ITEMS.texts[::-1])),
+        Task(PLAN_, Catalogue(ITEMS.ids, ITEMS.texts, np.eye(4, dtype=np.float32))),
+    ],
+)
+def test_the_hash_changes_with_plan_catalogue_and_encoder(changed):
+    assert changed.hash != Task(PLAN_, ITEMS).hash
+
+
+def test_an_encoder_of_the_same_name_with_other_weights_is_another_task(monkeypatch):
+    before, other = Task(PLAN_, ITEMS), Task(PLAN_, ITEMS)
+    encoder = type(other.model.adapter.encoder)
+    shown = before.hash
+    monkeypatch.setattr(encoder, "hash", "0" * 64)
+    assert other.hash != shown
+
+
+def test_a_task_is_opened_from_the_files_of_its_folder(tmp_path):
+    write_catalogue(ITEMS, tmp_path / CATALOGUE)
+    (tmp_path / PLAN).write_text(PLAN_.to_toml(), encoding="utf-8")
+    assert Task.open(tmp_path).hash == Task(PLAN_, ITEMS).hash
+
+
+def test_a_folder_without_a_plan_is_refused(tmp_path):
+    with pytest.raises(SpecError, match="plan.toml"):
+        Task.open(tmp_path)
+
+
+def test_mode_none_promises_nothing():
+    assert Task(PLAN_, ITEMS).privacy is None
+
+
+def test_the_promise_follows_from_the_plan():
+    asked = {"privacy": {"mode": "user-central", "epsilon": 5, "clip": 0.3, "noise": "test"}}
+    plan = PLAN_.override({"clients": 200, "federation": {"rounds": 4, "cohort": 50}} | asked)
+    privacy = Task(plan, ITEMS).privacy
+    assert (privacy.rounds, privacy.sampler.rate, privacy.clip, privacy.level) == (4, 0.25, 0.3, Level.TEST)
+    assert (privacy.budget.population, privacy.budget.epsilon, privacy.delta) == (200, 5, 1e-4)
+    assert 4.9 < privacy.epsilon <= 5
+    assert Task(plan.override({"privacy": {"delta": 1e-6}}), ITEMS).privacy.delta == 1e-6
+
+
+def test_a_cohort_larger_than_the_population_is_refused():
+    plan = PLAN_.override({"federation": {"cohort": 6}, "privacy": {"mode": "user-central"}})
+    with pytest.raises(SpecError, match="at most the population; got cohort=6, clients=5. Lower federation.cohort"):
+        _ = Task(plan, ITEMS).privacy
+
+
+def test_hidden_items_are_the_plan_s_share_and_its_seed_s():
+    assert not Task(PLAN_, ITEMS).hidden.any()
+    items = Catalogue([f"i{n}" for n in range(50)], ["text"] * 50)
+    cold = PLAN_.override({"split": {"kind": "cold-items", "hidden": 0.2}})
+    hidden = Task(cold, items).hidden
+    assert hidden.sum() == 10
+    assert (Task(cold, items).hidden == hidden).all()
+    assert (Task(cold.override({"seed": 1}), items).hidden != hidden).any()
+    few = Task(cold.override({"split": {"hidden": 0.01}}), ITEMS)
+    assert few.hidden.sum() == 1
