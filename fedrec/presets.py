@@ -13,7 +13,7 @@ def private(plan: Plan, epsilon: float) -> Plan:
     """
     return plan.override(
         {
-            "model": {"residuals": False, "popularity": False, "dim": 32, "rank": 2},
+            "model": {"residuals": False, "popularity": False, "projection": False, "dim": 32, "rank": 2},
             "federation": {"rounds": 40, "cohort": 300},
             "privacy": {"mode": "user-central", "epsilon": epsilon},
         }

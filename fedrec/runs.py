@@ -17,6 +17,7 @@ from typing import Any
 from fedrec.errors import RunError
 from fedrec.files import write_atomic
 from fedrec.model.catalogue_files import write_catalogue
+from fedrec.spec import Plan
 from fedrec.task import CATALOGUE, PLAN, Task
 
 _PACKAGES = ("fedrec", "flwr", "torch", "transformers", "numpy", "pandas", "pyarrow", "dp-accounting")
@@ -51,8 +52,7 @@ class Run:
     def open(cls, path: Path) -> Run:
         """An existing run."""
         if not (path / PLAN).is_file():
-            remedy = "Check the path; `fedrec runs list` shows the runs below runs/."
-            raise RunError("a run folder has a plan.toml", remedy=remedy, path=str(path))
+            raise RunError("a run folder has a plan.toml", remedy="`fedrec runs` lists runs.", path=str(path))
         return cls(path)
 
     @property
@@ -72,12 +72,20 @@ class Run:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise RunError("a run's files are readable", path=str(self.path / name), reason=str(error)) from None
+            remedy = "Bring the file back from a copy, or start a new run."
+            path = str(self.path / name)
+            raise RunError("a run's files are readable", remedy=remedy, path=path, reason=str(error)) from None
         return content
 
     def write(self, name: str, text: str) -> None:
         """Replace a text file of the run."""
         write_atomic(self.path / name, text.encode())
+
+    def check_plan(self, plan: Plan) -> None:
+        """Refuse a plan that was changed since the run was started: the manifest speaks of the old one."""
+        if self.manifest.get("plan") != plan.hash:
+            remedy = "Put plan.toml back as it was, or start a new run with --config."
+            raise RunError("a run keeps the plan it was started with", remedy=remedy, path=str(self.path / PLAN))
 
     def check_data(self, data: str) -> None:
         """Refuse data other than those that the run was started on."""

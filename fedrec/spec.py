@@ -54,7 +54,10 @@ class SplitSpec(Section):
 
 
 class ModelSpec(Section):
-    """The shared parameters: text tower, ranking layer, optional item residuals and popularity."""
+    """The shared parameters: text tower, ranking layer, optional item residuals and popularity.
+
+    Without `projection` items keep their public principal axes, and only the adapter moves them.
+    """
 
     encoder: str = "minilm"
     adapter: Literal["none", "bottleneck", "lora"] = "bottleneck"
@@ -62,6 +65,7 @@ class ModelSpec(Section):
     blocks: int = Field(1, ge=1)
     dim: int = Field(64, ge=1)
     decays: tuple[float, ...] = (0.0, 0.5, 0.9, 1.0)
+    projection: bool = True
     residuals: bool = True
     popularity: bool = True
 
@@ -119,23 +123,29 @@ class FederationSpec(Section):
     it, whoever answered. Weight decay is decoupled and leaves the popularity prior alone.
     """
 
-    rounds: int = Field(40, ge=1)
+    rounds: int = Field(15, ge=1)
     cohort: int = Field(200, ge=1)
     optimizer: Literal["sgd", "adam", "yogi"] = "adam"
     learning_rate: float = Field(0.02, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(0.1, ge=0)
+    weight_decay: float = Field(2.0, ge=0)
     quorum: float = Field(0.5, ge=0, le=1)
     timeout: float = Field(3600.0, gt=0)
 
 
 class PrivacySpec(Section):
-    """The promise asked for; the noise that keeps it is calibrated from these public numbers."""
+    """The promise asked for; the noise that keeps it is calibrated from these public numbers.
+
+    `delta` 0 asks for N^−1.1. What no promise can be made of (ε ≤ 0, δ ≥ 1/N …) is refused where the
+    budget is made, as P01.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
 
     mode: Literal["none", "user-central"] = "none"
-    epsilon: float = Field(8.0, gt=0)
-    delta: float = Field(0.0, ge=0, lt=1)
-    clip: float = Field(0.5, gt=0)
+    epsilon: float = 8.0
+    delta: float = 0.0
+    clip: float = Field(1.0, gt=0, allow_inf_nan=False)
     noise: Literal["hardened", "research", "test"] = "hardened"
     allow_large_epsilon: bool = False
     force: bool = False
@@ -151,7 +161,7 @@ class EvaluationSpec(Section):
 
 
 class Plan(Section):
-    """The public description of one run. `delta = 0` under privacy asks for the default N^−1.1."""
+    """The public description of one run. `clients` 0 stands for everybody in the data."""
 
     name: str = "fedrec"
     seed: int = Field(0, ge=0, lt=2**63)

@@ -14,5 +14,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Train the run in the folder that `--run-config 'run="…"'` names."""
     run = Run.open(run_folder(context.run_config))
+    task = Task.open(run.path)
+    run.check_plan(task.plan)
     with run.locked():
-        serve(Task.open(run.path), grid, run.path)
+        serve(task, grid, run.path)

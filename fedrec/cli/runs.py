@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,13 @@ def list_(below: Below = Path("runs"), form: FormatOption = Format.TEXT) -> None
     from fedrec.runs import runs as found
 
     rows = [_line(run) for run in found(below)]
-    _print(rows, form, empty=f"no runs in {below}")
+    if form is Format.JSON:
+        typer.echo(json.dumps(rows, indent=2))
+    elif rows:
+        full = [name for name in dict.fromkeys(name for row in rows for name in row) if "/" not in name]
+        _table(full, [[row.get(name) for name in full] for row in rows])
+    else:
+        typer.echo(f"no runs in {below}")
 
 
 @runs.command()
@@ -37,17 +44,22 @@ def compare(
     rows = [
         _line(run) | {name: plan.get(name) for name in differing} for run, plan in zip(opened, settings, strict=True)
     ]
-    _print(rows, form, empty="no runs")
+    if form is Format.JSON:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != "run"]
+    _table(["", *(row["run"] for row in rows)], [[name, *(row.get(name) for row in rows)] for name in names])
 
 
 def _line(run: Any) -> dict[str, Any]:  # noqa: ANN401  a Run
     manifest, results = run.manifest, run.results
     told = run.metrics()
     privacy = manifest.get("privacy") or {}
+    label = privacy.get("label", "non-private")
     row = {
         "run": run.path.name, "created": manifest.get("created"), "rounds": told[-1]["round"] if told else 0,
-        "state": "finished" if results else "unfinished", "label": privacy.get("label", "non-private"),
-        "epsilon": privacy.get("epsilon"),
+        "state": "finished" if results else "unfinished", "label": label,
+        "epsilon": None if label == "non-private" else privacy["epsilon"],
     }  # fmt: skip
     summary = (results or {}).get("summary", {}).get("fedrec", {})
     return row | {name: value for name, value in summary.items() if name.startswith(("hr@", "ndcg@"))}
@@ -66,21 +78,18 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _print(rows: list[dict[str, Any]], form: Format, *, empty: str) -> None:
-    if form is Format.JSON:
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    if not rows:
-        typer.echo(empty)
-        return
+def _table(header: list[str], rows: list[list[object]]) -> None:
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(*names)
+    table = Table(box=SIMPLE, pad_edge=False)
+    for name in header:
+        table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(_shown(row.get(name)) for name in names))
-    Console(soft_wrap=True).print(table)
+        table.add_row(*map(_shown, row))
+    # A file or a pipe has no edge at which to break a line.
+    Console(width=None if sys.stdout.isatty() else 1000).print(table)
 
 
 def _shown(value: object) -> str:

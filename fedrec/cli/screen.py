@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,8 @@ class Screen:
     """Progress on standard error, results on standard output; nothing at all if `quiet`."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._out = Console(quiet=quiet, soft_wrap=True)
+        # A file or a pipe has no edge at which to break a line.
+        self._out = Console(quiet=quiet, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
         self._err = Console(stderr=True, quiet=quiet)
 
     def heading(self, simulation: Simulation) -> None:
@@ -99,8 +101,8 @@ class Screen:
 
 
 def _grid(results: Results, shown: list[str]) -> Table:
-    grid = Table(box=SIMPLE)
-    grid.add_column("arm", no_wrap=True)
+    grid = Table(box=SIMPLE, pad_edge=False)
+    grid.add_column("arm")  # on a narrow screen names are broken, figures never
     for name in shown:
         grid.add_column(name, justify="right", no_wrap=True)
     for arm, evaluation in results.evaluations.items():

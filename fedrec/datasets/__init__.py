@@ -63,18 +63,20 @@ def load(name: str, path: Path | None = None, options: Mapping[str, str] = NO_OP
             )
             columns = {option: column for option, column in options.items() if option != "items"}
             return table.table(_place(name, path), Path(options["items"]), columns)
-    raise SpecError(f"a data set is one of {', '.join(NAMES)}", name=name)
+    raise SpecError(f"a data set is one of {', '.join(NAMES)}", remedy="See `fedrec data list`.", name=name)
 
 
 def _known(name: str, options: Mapping[str, str], known: tuple[str, ...]) -> None:
     unknown = sorted(set(options) - set(known))
-    require(not unknown, f"the options of {name} are: {', '.join(known) or 'none'}", unknown=unknown)
+    rule = f"the options of {name} are: {', '.join(known) or 'none'}"
+    require(not unknown, rule, remedy="Leave the others out.", unknown=unknown)
 
 
 def _whole(name: str, options: Mapping[str, str], known: tuple[str, ...]) -> dict[str, int]:
     _known(name, options, known)
     for option, value in options.items():
-        require(value.strip().isdecimal(), f"the option {option} of {name} is a whole number", value=value)
+        rule, remedy = f"the option {option} of {name} is a whole number", f"For example {option}=100."
+        require(value.strip().isdecimal(), rule, remedy=remedy, value=value)
     return {option: int(value) for option, value in options.items()}
 
 

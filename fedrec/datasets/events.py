@@ -70,7 +70,9 @@ def histories(batches: Iterable[pa.Table], reading: Reading, catalogue: Catalogu
     notes = Notes(tuple(sorted(notes.entries, key=lambda note: REASONS.index(note.reason))))
     notes = notes.located(reading.source.rows)
     if not people:
-        raise DataError("no event in the file can be used", file=reading.source.name, rows=start, why=notes.lines())
+        remedy = "Repair the rows, or name other columns."
+        file, why = reading.source.name, notes.lines()
+        raise DataError("no event in the file can be used", remedy=remedy, file=file, rows=start, why=why)
     if "time" not in reading.columns:
         notes += Notes.of(UNTIMED, sum(map(len, owners)))
     population = Population.from_columns(np.concatenate(owners), pa.concat_tables(tables), tuple(people))

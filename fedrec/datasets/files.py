@@ -183,7 +183,7 @@ def frame_source(name: str) -> Source:
 
 def demand(columns: Sequence[str], present: Sequence[str], file: str) -> None:
     """Raise `DataError` unless every one of `columns` is `present`."""
-    missing = [column for column in columns if column not in present]
+    missing = [column for column in dict.fromkeys(columns) if column not in present]
     if missing:
         remedy = "Rename a column; for a table, name yours in data.options, such as user=customer or item_text=title."
         raise DataError(
@@ -238,6 +238,7 @@ def _blame(path: Path, layout: Layout, width: int, failure: str) -> NoReturn:
             if values and len(values) != width:
                 raise DataError(
                     "every row has the columns of the first",
+                    remedy="Repair the row; quote a value that holds the delimiter.",
                     file=str(path),
                     row=row,
                     expected=width,

@@ -168,8 +168,9 @@ def _on_mind(past: History, shelf: Shelf) -> int:
 
 def check(users: int, items: int) -> None:
     """Refuse sizes that the library cannot have."""
-    require(users >= 1, "a population has at least one person", users=users)
-    require(items >= STRANDS, f"the library has {STRANDS} sub-topics and an item in each", items=items)
+    require(users >= 1, "a population has at least one person", remedy="Ask for users=1 or more.", users=users)
+    remedy = f"Ask for items={STRANDS} or more."
+    require(items >= STRANDS, f"the library has {STRANDS} sub-topics and an item in each", remedy=remedy, items=items)
 
 
 def plant_shelf(items: int, seed: int) -> Shelf:

@@ -65,9 +65,12 @@ def vector(record: ArrayRecord) -> NDArray[Any]:
     if list(record.keys()) != [_VECTOR]:
         raise WireError("an array record holds exactly one vector", keys=sorted(record.keys())[:5])
     try:
-        return np.asarray(record[_VECTOR].numpy())
+        decoded = record[_VECTOR].numpy()
     except Exception as error:  # numpy's reader fails in many ways on bytes that were made to fail it
         raise WireError("the vector cannot be decoded", reason=type(error).__name__) from None
+    if not isinstance(decoded, np.ndarray):  # numpy also reads archives
+        raise WireError("the vector cannot be decoded", reason=type(decoded).__name__)
+    return decoded
 
 
 def train(node: int, header: Header, shared: ArrayRecord) -> Message:
@@ -78,8 +81,10 @@ def train(node: int, header: Header, shared: ArrayRecord) -> Message:
 
 def read_train(message: Message) -> Request:
     """What `train` said."""
-    shared = vector(_records(message)[1])
-    return Request(read_header(message), shared.astype(np.float32, copy=False))
+    header, shared = read_header(message), vector(_records(message)[1])
+    if shared.dtype != np.float32:
+        raise WireError("the shared vector is float32", dtype=str(shared.dtype))
+    return Request(header, shared)
 
 
 def update(to: Message, header: Header, sent: NDArray[Any]) -> Message:

@@ -120,7 +120,8 @@ def check_ids(ids: Sequence[str], source: Source, column: str) -> None:
 def _refuse(rule: str, source: Source, where: tuple[int, str, object]) -> NoReturn:
     record, column, value = where
     [row] = source.rows([record])
-    raise DataError(rule, file=source.name, row=row, column=column, value=showable(value))
+    remedy = "Repair the row or remove it."
+    raise DataError(rule, remedy=remedy, file=source.name, row=row, column=column, value=showable(value))
 
 
 def _table(path: Path, columns: ItemColumns) -> tuple[pa.Table, Source]:

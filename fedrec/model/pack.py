@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,20 +19,26 @@ from fedrec.task import Task
 
 FORMAT = 1
 
+_MANIFEST = "pack.json"
+_FILES = ("README.md", "catalogue.parquet", "items.safetensors", "model.safetensors", "privacy.json")
+
 
 def write_pack(folder: Path, task: Task, shared: NDArray[np.float32], claims: Sequence[Statement]) -> None:
     """Write `model.safetensors`, `items.safetensors`, `catalogue.parquet`, `pack.json`, `privacy.json`, `README.md`.
 
     Tensors have the names of the model's layout; `items.safetensors` holds what a device ranks with:
-    `vectors` (item, dim) and `prior` (item,). Nothing in a pack comes from a device except through
+    `vectors` (item, dim) and `prior` (item,), and with what it places a free text: `centre` (width,)
+    and `projection` (width + feature, dim). Nothing in a pack comes from a device except through
     the releases that `privacy.json` states.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # An older pack loses its manifest first: a crash must not leave it beside newer tensors.
+    (folder / _MANIFEST).unlink(missing_ok=True)
     model = task.model
     with torch.no_grad():
         parameters = model.layout.views(torch.from_numpy(shared.copy()))
         items = {"vectors": model.item_vectors(parameters).numpy(), "prior": model.prior(parameters).numpy()}
-        items["centre"] = model.centre.numpy()
+        items |= {"centre": model.centre.numpy(), "projection": parameters.get("projection", model.axes).numpy()}
     named = {name: np.ascontiguousarray(value.numpy()) for name, value in parameters.items()}
     about = _about(task)
     write_atomic(folder / "model.safetensors", save(named, metadata={"task": task.hash}))
@@ -40,7 +47,7 @@ def write_pack(folder: Path, task: Task, shared: NDArray[np.float32], claims: Se
     write_atomic(folder / "privacy.json", json.dumps([json.loads(c.json()) for c in claims], indent=2).encode())
     write_atomic(folder / "README.md", _card(about, claims).encode())
     # The manifest comes last: a folder that has one is complete.
-    write_atomic(folder / "pack.json", json.dumps(about, indent=2).encode())
+    write_atomic(folder / _MANIFEST, json.dumps(about | {"files": _digests(folder)}, indent=2).encode())
 
 
 def _about(task: Task) -> dict[str, object]:
@@ -53,6 +60,10 @@ def _about(task: Task) -> dict[str, object]:
         "encoder": {"name": encoder.name, "hash": encoder.hash, "dim": encoder.dim},
         "ranking": {"dim": spec.dim, "decays": list(spec.decays), "parameters": task.model.layout.size},
     }
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in _FILES}
 
 
 def _card(about: dict[str, object], claims: Sequence[Statement]) -> str:

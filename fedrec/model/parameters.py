@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedrec.errors import WireError
 
@@ -20,12 +20,6 @@ class Layout:
     """Names and shapes of the shared parameters, in the order in which they lie in the vector."""
 
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
-
-    @classmethod
-    def of(cls, module: nn.Module) -> Layout:
-        """The trainable parameters of `module`, 0-d ones included."""
-        named = module.named_parameters()
-        return cls(tuple((name, tuple(p.shape)) for name, p in named if p.requires_grad))
 
     @property
     def size(self) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
-from fedrec.errors import DataError
+from fedrec.errors import DataError, require
 from fedrec.model.adapter import Adapter, TowerInputs, build_adapter
 from fedrec.model.catalogue import Catalogue
 from fedrec.model.encoder import Encoder
@@ -49,7 +49,8 @@ class Model:
         with torch.no_grad():
             pooled = _batched(adapter, adapter.trainable(), items.texts)
         self.centre = pooled.mean(dim=0)
-        start = self._start(self._unit(pooled, items.features))
+        self.axes = self._principal(self._unit(pooled, items.features))
+        start = self._start()
         self.layout = Layout(tuple((name, tuple(value.shape)) for name, value in start.items()))
         self.initial: NDArray[np.float32] = self.layout.flatten(start)
 
@@ -89,7 +90,7 @@ class Model:
     def _project(self, parameters: Parameters, inputs: TowerInputs, features: Tensor) -> Tensor:
         mine = {name.removeprefix(_ADAPTER): p for name, p in parameters.items() if name.startswith(_ADAPTER)}
         pooled = _batched(self.adapter, mine, inputs)
-        return self._unit(pooled, features) @ parameters["projection"]
+        return self._unit(pooled, features) @ parameters.get("projection", self.axes)
 
     def _unit(self, pooled: Tensor, features: Tensor) -> Tensor:
         # Sentence encoders put all texts into one narrow cone; without its centre, angles tell more.
@@ -98,15 +99,22 @@ class Model:
         text = text * (pooled.detach().abs().sum(dim=-1, keepdim=True) > 0)
         return torch.cat([text, features], dim=-1)
 
-    def _start(self, inputs: Tensor) -> dict[str, Tensor]:
-        dim, decays = self.spec.dim, len(self.spec.decays)
+    def _principal(self, inputs: Tensor) -> Tensor:
+        """(width, dim) the first principal axes of the catalogue."""
+        dim, most = self.spec.dim, min(inputs.shape)
+        # Beyond them queries and items would both be zero, and stay there: a saddle, paid for in bytes and noise.
+        require(
+            dim <= most, "a model is no wider than its text and its catalogue", remedy=f"Set model.dim={most}.", dim=dim
+        )
         _, _, axes = torch.linalg.svd(inputs.detach().double(), full_matrices=False)
-        projection = torch.zeros(inputs.shape[1], dim)
-        kept = min(dim, len(axes))
-        projection[:, :kept] = _SHARPNESS * _signed(axes[:kept]).T.float()
-        start = {"projection": projection, "maps": torch.eye(dim).repeat(decays, 1, 1) / decays}
+        return (_SHARPNESS * _signed(axes[:dim]).T).float().contiguous()
+
+    def _start(self) -> dict[str, Tensor]:
+        decays = len(self.spec.decays)
+        start = {"projection": self.axes} if self.spec.projection else {}
+        start["maps"] = torch.eye(self.spec.dim).repeat(decays, 1, 1) / decays
         if self.spec.residuals:
-            start["residuals"] = torch.zeros(len(self), dim)
+            start["residuals"] = torch.zeros(len(self), self.spec.dim)
         if self.spec.popularity:
             start["popularity"] = torch.zeros(len(self))
         return start | {_ADAPTER + name: value for name, value in self.adapter.trainable().items()}

@@ -58,10 +58,11 @@ def _pooled(
 
 @dataclass(frozen=True, eq=False)
 class LocalOnly:
-    """Every device trains all parameters on its own history, from the public start, and shares nothing."""
+    """Every device trains all parameters on its own first `cuts` events, from the public start, and shares nothing."""
 
     fleet: Fleet
     steps: int
+    cuts: NDArray[np.int64]
 
     def __call__(self, clients: NDArray[np.int64], histories: Sequence[History], /) -> NDArray[np.float32]:
         """(client, item) scores, each row from a model of its own."""
@@ -74,7 +75,7 @@ class LocalOnly:
     def _train(self, client: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         plan, model = self.fleet.task.plan, self.fleet.task.model
         optimizer = ServerOptimizer(plan.federation, ~model.layout.mask("popularity"), towards=model.initial)
-        events = self.fleet.events(client, int(self.fleet.world.cuts[client]))
+        events = self.fleet.events(client, int(self.cuts[client]))
         rng = stream(plan.seed, "local-only", client)
         at, embedding = Optimum.start(model.initial), np.zeros(model.spec.dim, np.float32)
         for step in range(1, self.steps + 1):

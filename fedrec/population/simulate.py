@@ -70,6 +70,7 @@ class Simulation:
         """A run that was started before, on the data it was started on."""
         run = Run.open(path)
         task = Task.open(path)
+        run.check_plan(task.plan)
         world = World.open(task.plan)
         run.check_data(world.dataset.hash)
         return cls._assemble(run, task, world)
@@ -203,8 +204,9 @@ def _check(task: Task, world: World) -> None:
             remedy = "Bring people with at least three distinct choices, or use another split.kind."
             kind, clients = task.plan.split.kind, task.plan.clients
             raise DataError(f"a split has a {name} item for somebody", remedy=remedy, split=kind, clients=clients)
+    size = task.model.layout.size  # opens the encoder
     if task.privacy is not None:
-        task.privacy.check_width(task.model.layout.size, force=task.plan.privacy.force)
+        task.privacy.check_width(size, force=task.plan.privacy.force)
 
 
 def _ledger_head(run: Run) -> str:

@@ -55,7 +55,10 @@ class Population:
     def head(self, clients: int) -> Population:
         """The first `clients` people."""
         if clients > len(self):
-            raise DataError("a plan has at most as many clients as the data", clients=clients, people=len(self))
+            remedy = "Lower clients; 0 takes everybody."
+            raise DataError(
+                "a plan has at most as many clients as the data", remedy=remedy, clients=clients, people=len(self)
+            )
         stop = int(self.offsets[clients])
         return Population(self.table.slice(0, stop), self.offsets[: clients + 1], self.names[:clients])
 

@@ -37,7 +37,7 @@ class Checkpoint:
         """Replace the checkpoint at `path`; a crash leaves the old one or the new one."""
         tensors = {name: np.ascontiguousarray(getattr(self.optimum, name)) for name in _NAMES}
         header = {"round": str(self.round), "task": self.task, "digest": self.digest, "tally": _packed(self.tally)}
-        write_atomic(path, save(tensors, metadata=header))
+        write_atomic(path, _ordered(save(tensors, metadata=header)))
 
     @classmethod
     def load(cls, path: Path, task: str) -> Checkpoint | None:
@@ -51,11 +51,20 @@ class Checkpoint:
                 number, of, digest = int(header["round"]), header["task"], header["digest"]
                 tally = _unpacked(header.get("tally", ""))
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            raise RunError("the checkpoint cannot be read", path=str(path), reason=str(error)) from None
+            remedy = "Bring it back from a copy, or start a new run."
+            raise RunError("the checkpoint cannot be read", remedy=remedy, path=str(path), reason=str(error)) from None
         if of != task:
             remedy = "Resume with the plan, data and encoder that the run was started with."
             raise RunError("a checkpoint belongs to one task", remedy=remedy, path=str(path))
         return cls(number, task, digest, optimum, tally)
+
+
+def _ordered(file: bytes) -> bytes:
+    """The same safetensors file with its header sorted: the library's own order changes from run to run."""
+    size = int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8 : 8 + size]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)  # tensors stay aligned
+    return len(header).to_bytes(8, "little") + header + file[8 + size :]
 
 
 def _packed(tally: Tally | None) -> str:

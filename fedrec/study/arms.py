@@ -36,7 +36,7 @@ def arms(fleet: Fleet) -> Iterator[Arm]:
     yield Arm("frozen text", lambda: _frozen(fleet))
     yield Arm("EASE (central)", lambda: ease(people, cuts, items, l2=_best_l2(fleet)))
     yield Arm("public start, untrained", lambda: _start(fleet))
-    yield Arm("local only", lambda: LocalOnly(fleet, _best_steps(fleet)))
+    yield Arm("local only", lambda: LocalOnly(fleet, _best_steps(fleet), cuts))
     if plan.evaluation.baselines == "all":
         yield Arm("item-kNN (central)", lambda: _knn(fleet, _best_neighbours(fleet)))
         yield Arm("same model, central", lambda: _central(fleet))
@@ -61,7 +61,7 @@ def _central(fleet: Fleet) -> Scorer:
 
 
 def _best_steps(fleet: Fleet) -> int:
-    build = lambda steps: LocalOnly(fleet, steps)  # noqa: E731
+    build = lambda steps: LocalOnly(fleet, steps, fleet.world.split.train)  # noqa: E731
     return tune(build, _STEPS, fleet.world.population, fleet.world.split.validation).setting
 
 

@@ -36,9 +36,13 @@ HISTORIES = [
 ]  # fmt: skip
 
 every_adapter = pytest.mark.parametrize("adapter", ["none", "bottleneck", "lora"])
-extras = pytest.mark.parametrize(
-    ("residuals", "popularity"), [(True, True), (False, False), (True, False)], ids=["both", "neither", "residuals"]
-)
+EXTRAS = {
+    "everything": {},
+    "plain": {"residuals": False, "popularity": False},
+    "residuals": {"popularity": False},
+    "popularity, fixed axes": {"residuals": False, "projection": False},
+}
+extras = pytest.mark.parametrize("parts", EXTRAS.values(), ids=EXTRAS)
 
 
 def history(client):
@@ -50,10 +54,8 @@ def history(client):
     )
 
 
-def model_of(adapter, *, residuals=True, popularity=True):
-    spec = ModelSpec(
-        encoder="tiny", adapter=adapter, rank=2, dim=DIM, decays=(0.0, 0.6), residuals=residuals, popularity=popularity
-    )
+def model_of(adapter, parts=EXTRAS["everything"]):
+    spec = ModelSpec(encoder="tiny", adapter=adapter, rank=2, dim=DIM, decays=(0.0, 0.6), **parts)
     return Model.build(CATALOGUE, ENCODER, spec, seed=1)
 
 
@@ -62,7 +64,8 @@ def doubled(model):
     wide = copy.copy(model)
     wide.adapter = copy.deepcopy(model.adapter).double()
     texts = replace(model.items.texts, values=model.items.texts.values.double())
-    wide.items, wide.centre = Items(texts, model.items.features.double()), model.centre.double()
+    wide.items = Items(texts, model.items.features.double())
+    wide.centre, wide.axes = model.centre.double(), model.axes.double()
     return wide
 
 
@@ -90,7 +93,7 @@ def project(model, named, inputs, features):
     pooled = functional_call(model.adapter, inner, (inputs,))[0]
     away = pooled - model.centre
     text = away / away.norm() if pooled.any() else torch.zeros_like(away)
-    return torch.cat([text, features]) @ named["projection"]
+    return torch.cat([text, features]) @ (named["projection"] if model.spec.projection else model.axes)
 
 
 def item_vector(model, named, row):
@@ -166,8 +169,8 @@ def gradient_of(model, shared, client, negatives=None):
 @every_adapter
 @extras
 @pytest.mark.parametrize("negatives", [None, [1, 2, 5]], ids=["catalogue", "sampled"])
-def test_the_gradient_is_the_mean_of_one_example_at_a_time(adapter, residuals, popularity, negatives):
-    model = doubled(model_of(adapter, residuals=residuals, popularity=popularity))
+def test_the_gradient_is_the_mean_of_one_example_at_a_time(adapter, parts, negatives):
+    model = doubled(model_of(adapter, parts))
     shared = moved(model)
     for client in range(3):
         value, to_shared, to_embedding = oracle(model, shared, EMBEDDING, client, negatives)
@@ -181,8 +184,8 @@ def test_the_gradient_is_the_mean_of_one_example_at_a_time(adapter, residuals, p
 
 @every_adapter
 @extras
-def test_the_gradient_is_the_finite_difference(adapter, residuals, popularity):
-    model, step = doubled(model_of(adapter, residuals=residuals, popularity=popularity)), 1e-5
+def test_the_gradient_is_the_finite_difference(adapter, parts):
+    model, step = doubled(model_of(adapter, parts)), 1e-5
     shared = moved(model)
     gradient, to_embedding = gradient_of(model, shared, 0)
     for name, _ in model.layout.shapes:
@@ -206,8 +209,8 @@ def rounds_of(model, shared, embedding, clients, **spec):
 
 @every_adapter
 @extras
-def test_the_cohorts_sum_is_the_gradient_of_the_summed_loss(adapter, residuals, popularity):
-    model = model_of(adapter, residuals=residuals, popularity=popularity)
+def test_the_cohorts_sum_is_the_gradient_of_the_summed_loss(adapter, parts):
+    model = model_of(adapter, parts)
     shared = moved(model)
     outcomes = rounds_of(model, shared, EMBEDDING, range(4), learning_rate=0.5)
     total = sum(outcome.delta.astype(np.float64) for outcome in outcomes)

@@ -61,10 +61,11 @@ def test_yogi_forgets_additively_where_adam_forgets_geometrically():
     assert second_moment("yogi", 4.0, 2.0) == pytest.approx(4.0)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-8])  # the second is as small as what keeps Adam from dividing by zero
 @pytest.mark.parametrize("decay", [0.0, 0.3])
-def test_adam_is_torch_s_adamw(decay):
+def test_adam_is_torch_s_adamw(decay, scale):
     rng = stream(0, "adamw")
-    start, means = rng.normal(size=6).astype(np.float32), rng.normal(size=(10, 6))
+    start, means = rng.normal(size=6).astype(np.float32), scale * rng.normal(size=(10, 6))
     decayed = np.array([True, True, False, True, False, True])
     server = optimizer("adam", learning_rate=0.05, momentum=0.8, weight_decay=decay, decayed=decayed)
     theirs = [torch.tensor(start[mask], dtype=torch.float64, requires_grad=True) for mask in (decayed, ~decayed)]

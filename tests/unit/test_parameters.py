@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
-from torch import nn
 
 from fedrec.errors import WireError
 from fedrec.model.parameters import Layout
@@ -65,13 +64,6 @@ def test_a_gradient_flows_back_into_the_vector():
 def test_a_vector_of_another_length_is_refused(wrong):
     with pytest.raises(WireError, match="does not fit the model; got expected=9, shape="):
         LAYOUT.views(wrong)
-
-
-def test_only_trainable_parameters_are_shared():
-    module = nn.Linear(2, 3)
-    module.scale = nn.Parameter(torch.tensor(1.0))
-    module.bias.requires_grad_(False)
-    assert dict(Layout.of(module).shapes) == {"weight": (3, 2), "scale": ()}
 
 
 def test_the_hash_tells_names_shapes_and_order():

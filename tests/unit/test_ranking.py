@@ -10,7 +10,7 @@ import torch
 from fedrec.device.history import Event, History, Kind
 from fedrec.device.profile import Events, contexts
 from fedrec.device.training import queries_at
-from fedrec.errors import DataError, WireError
+from fedrec.errors import DataError, SpecError, WireError
 from fedrec.model.catalogue import Catalogue
 from fedrec.model.encoder import open_encoder
 from fedrec.model.parameters import Layout
@@ -145,14 +145,16 @@ def test_a_narrow_model_keeps_the_principal_axes():
     assert (found[np.abs(found).argmax(axis=0), np.arange(4)] > 0).all()
 
 
-@pytest.mark.parametrize("dim", [1, 29, 30, 31, 300])
-def test_any_width_starts_finite(dim):
-    """30 items of 256-wide text, so 29 or 30 axes: a wider model has columns of zeros."""
-    catalogue = random_catalogue(features=0)
-    model = Model.build(catalogue, open_encoder("hash"), ModelSpec(adapter="none", dim=dim), seed=0)
+@pytest.mark.parametrize("dim", [1, 8, 30])
+def test_any_width_up_to_the_catalogue_starts_finite(dim):
+    model = Model.build(random_catalogue(features=0), open_encoder("hash"), ModelSpec(adapter="none", dim=dim), seed=0)
     start = model.layout.views(torch.from_numpy(model.initial))
     assert np.isfinite(model.initial).all() and model.item_vectors(start).shape == (30, dim)
-    assert not start["projection"][:, 30:].any()
+
+
+def test_a_model_wider_than_its_catalogue_is_refused():
+    with pytest.raises(SpecError, match="Set model.dim=30"):
+        Model.build(random_catalogue(features=0), open_encoder("hash"), ModelSpec(adapter="none", dim=31), seed=0)
 
 
 def test_dense_features_change_vectors_and_constant_columns_do_not():
@@ -211,6 +213,14 @@ def test_a_model_without_extras_has_fewer_parameters():
     assert plain.prior(parameters(plain), torch.tensor([1])).tolist() == [0]
     own = parameters(toy(), popularity=[1.0, 2.0, 3.0])
     assert toy().prior(own, torch.tensor([2, 0])).tolist() == [3, 1]
+
+
+def test_without_a_projection_items_keep_their_principal_axes():
+    fixed, free = toy(projection=False), toy()
+    assert "projection" not in dict(fixed.layout.shapes)
+    assert torch.equal(fixed.item_vectors(parameters(fixed)), free.item_vectors(parameters(free)))
+    turned = parameters(free, projection=[[0.0, 1.0], [1.0, 0.0]])
+    assert not torch.allclose(fixed.item_vectors(parameters(fixed)), free.item_vectors(turned), atol=0.1)
 
 
 def test_one_item_cannot_be_ranked():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedrec.errors import SpecError
+from fedrec.errors import PrivacyRefusal, SpecError
 from fedrec.model.catalogue import Catalogue
 from fedrec.model.catalogue_files import write_catalogue
 from fedrec.privacy.noise import Level
@@ -27,7 +27,7 @@ def test_the_hash_is_the_same_for_the_same_task():
         Task(PLAN_.override({"clients": 6}), ITEMS),
         Task(PLAN_.override({"federation": {"learning_rate": 0.03}}), ITEMS),
         Task(PLAN_.override({"privacy": {"epsilon": 4}}), ITEMS),
-        Task(PLAN_.override({"model": {"dim": 5}}), ITEMS),
+        Task(PLAN_.override({"model": {"dim": 3}}), ITEMS),
         Task(PLAN_.override({"model": {"encoder": "tiny"}}), ITEMS),
         Task(PLAN_, Catalogue(ITEMS.ids, ["red apples", *ITEMS.texts[1:]])),
         Task(PLAN_, Catalogue(ITEMS.ids[::-1], ITEMS.texts[::-1])),
@@ -69,6 +69,13 @@ def test_the_promise_follows_from_the_plan():
     assert (privacy.budget.population, privacy.budget.epsilon, privacy.delta) == (200, 5, 1e-4)
     assert 4.9 < privacy.epsilon <= 5
     assert Task(plan.override({"privacy": {"delta": 1e-6}}), ITEMS).privacy.delta == 1e-6
+
+
+@pytest.mark.parametrize("asked", [{"epsilon": 0}, {"epsilon": -1}, {"epsilon": float("inf")}, {"delta": 0.5}])
+def test_a_promise_that_cannot_be_made_is_refused(asked):
+    plan = PLAN_.override({"federation": {"cohort": 2}, "privacy": {"mode": "user-central", **asked}})
+    with pytest.raises(PrivacyRefusal, match="P01: .*got"):
+        _ = Task(plan, ITEMS).privacy
 
 
 def test_a_cohort_larger_than_the_population_is_refused():
