@@ -56,6 +56,7 @@ class SplitSpec(Section):
 class ModelSpec(Section):
     """The shared parameters: text tower, ranking layer, optional item residuals and popularity.
 
+    Diagonal `maps` weigh each axis of a context instead of mixing axes: dim numbers a decay, not dim².
     Without `projection` items keep their public principal axes, and only the adapter moves them.
     """
 
@@ -65,6 +66,7 @@ class ModelSpec(Section):
     blocks: int = Field(1, ge=1)
     dim: int = Field(64, ge=1)
     decays: tuple[float, ...] = (0.0, 0.5, 0.9, 1.0)
+    maps: Literal["full", "diagonal"] = "full"
     projection: bool = True
     residuals: bool = True
     popularity: bool = True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,8 +12,10 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
-from fedrec.errors import WireError
+from fedrec.errors import FedrecError, WireError
 from fedrec.exchange import wire
+
+_LOG = logging.getLogger(__name__)
 
 
 class Device(Protocol):
@@ -35,15 +39,30 @@ def client_app(open_device: Callable[[Context], Device]) -> ClientApp:
 
     @app.query("hello")
     def hello(message: Message, context: Context) -> Message:
-        device = open_device(context)
-        return wire.hello_reply(message, wire.Header(device.task, client=device.client))
+        with _discreet():
+            device = open_device(context)
+            return wire.hello_reply(message, wire.Header(device.task, client=device.client))
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        device, request = open_device(context), wire.read_train(message)
-        if request.header.task != device.task:
-            raise WireError("server and device were set up for one task", remedy="Start both from one run folder.")
-        sent = device.take_part(request.header.round, request.shared)
-        return wire.update(message, wire.Header(device.task, request.header.round), sent)
+        with _discreet():
+            device, request = open_device(context), wire.read_train(message)
+            if request.header.task != device.task:
+                raise WireError("server and device were set up for one task", remedy="Start both from one run folder.")
+            sent = device.take_part(request.header.round, request.shared)
+            return wire.update(message, wire.Header(device.task, request.header.round), sent)
 
     return app
+
+
+@contextmanager
+def _discreet() -> Iterator[None]:
+    """Let no more of a failure out than its rule: Flower sends the text of an exception to the server."""
+    try:
+        yield
+    except FedrecError as error:
+        _LOG.error("%s", error)
+        raise WireError(error.rule) from None
+    except Exception as error:
+        _LOG.exception("this device failed")
+        raise WireError("a device failed", error=type(error).__name__) from None

@@ -79,6 +79,8 @@ class Model:
 
     def queries(self, parameters: Parameters, contexts: Tensor) -> Tensor:
         """(example, dim) Σ_k W_k c_k of contexts (decay, example, dim)."""
+        if self.spec.maps == "diagonal":
+            return torch.einsum("kpd,kd->pd", contexts, parameters["maps"])
         return torch.einsum("kpd,kde->pe", contexts, parameters["maps"])
 
     def prior(self, parameters: Parameters, rows: Tensor | None = None) -> Tensor:
@@ -112,7 +114,8 @@ class Model:
     def _start(self) -> dict[str, Tensor]:
         decays = len(self.spec.decays)
         start = {"projection": self.axes} if self.spec.projection else {}
-        start["maps"] = torch.eye(self.spec.dim).repeat(decays, 1, 1) / decays
+        one = torch.ones(self.spec.dim) if self.spec.maps == "diagonal" else torch.eye(self.spec.dim)
+        start["maps"] = torch.stack([one] * decays) / decays
         if self.spec.residuals:
             start["residuals"] = torch.zeros(len(self), self.spec.dim)
         if self.spec.popularity:

@@ -18,7 +18,7 @@ from fedrec.rounds.aggregate import Optimum, ServerOptimizer
 class Central:
     """How to train on pooled data: passes over the people, `batch` of them a step, with the plan's optimiser."""
 
-    epochs: int = 12
+    epochs: int = 10
     batch: int = 64
 
 
@@ -58,11 +58,15 @@ def _pooled(
 
 @dataclass(frozen=True, eq=False)
 class LocalOnly:
-    """Every device trains all parameters on its own first `cuts` events, from the public start, and shares nothing."""
+    """Every device trains all parameters on its own first `cuts` events, from the public start, and shares nothing.
+
+    `steps` of the plan's optimiser at `pace` times its learning rate.
+    """
 
     fleet: Fleet
-    steps: int
     cuts: NDArray[np.int64]
+    pace: float
+    steps: int = 2
 
     def __call__(self, clients: NDArray[np.int64], histories: Sequence[History], /) -> NDArray[np.float32]:
         """(client, item) scores, each row from a model of its own."""
@@ -74,7 +78,8 @@ class LocalOnly:
 
     def _train(self, client: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         plan, model = self.fleet.task.plan, self.fleet.task.model
-        optimizer = ServerOptimizer(plan.federation, ~model.layout.mask("popularity"), towards=model.initial)
+        spec = plan.federation.model_copy(update={"learning_rate": self.pace * plan.federation.learning_rate})
+        optimizer = ServerOptimizer(spec, ~model.layout.mask("popularity"), towards=model.initial)
         events = self.fleet.events(client, int(self.cuts[client]))
         rng = stream(plan.seed, "local-only", client)
         at, embedding = Optimum.start(model.initial), np.zeros(model.spec.dim, np.float32)

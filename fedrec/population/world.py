@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,8 @@ from fedrec.rounds.aggregate import wire_type
 from fedrec.spec import Plan
 from fedrec.study.splits import Split, global_time, hide_items, leave_one_out
 from fedrec.task import Task
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +84,15 @@ class Fleet:
 
     def take_part(self, client: int, number: int, shared: NDArray[np.float32]) -> NDArray[Any]:
         """Train for one round, keep the embedding, and return the update: clipped to the grid in private modes."""
-        rng = stream(self.task.plan.seed, "client", number, client)
-        embedding = self.states.before(client, number)
-        outcome = self.training.round(shared, embedding, self.events(client, int(self.world.cuts[client])), rng)
-        self.states.keep(client, number, outcome.embedding)
-        return self._cross(outcome.delta)
+        try:
+            delta = self._train(client, number, shared)
+        except Exception:
+            if self.task.privacy is None:
+                raise
+            # Whether a device failed may depend on what it holds: in private modes it sends zeros instead.
+            _LOG.exception("a device failed in round %d and sends zeros", number)
+            delta = np.zeros_like(shared)
+        return self._cross(delta)
 
     def events(self, client: int, cut: int) -> Events:
         """The first `cut` events of a client as tensors; computed once."""
@@ -121,6 +128,13 @@ class Fleet:
     @cached_property
     def _bank(self) -> TowerInputs:
         return self.task.model.adapter.prepare(list(self.world.words))
+
+    def _train(self, client: int, number: int, shared: NDArray[np.float32]) -> NDArray[np.float32]:
+        rng = stream(self.task.plan.seed, "client", number, client)
+        embedding = self.states.before(client, number)
+        outcome = self.training.round(shared, embedding, self.events(client, int(self.world.cuts[client])), rng)
+        self.states.keep(client, number, outcome.embedding)
+        return outcome.delta
 
     def _cross(self, delta: NDArray[np.float32]) -> NDArray[Any]:
         privacy = self.task.privacy

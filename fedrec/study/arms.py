@@ -13,7 +13,7 @@ from fedrec.study.baselines import ease, frozen_text, item_knn, popularity, rand
 from fedrec.study.evaluate import Scorer
 
 _L2 = (20.0, 50.0, 100.0, 200.0, 500.0)
-_STEPS = (1, 4)
+_PACES = (0.1, 1.0)
 _NEIGHBOURS = ((50, 10.0), (100, 20.0), (200, 50.0))
 
 
@@ -36,7 +36,7 @@ def arms(fleet: Fleet) -> Iterator[Arm]:
     yield Arm("frozen text", lambda: _frozen(fleet))
     yield Arm("EASE (central)", lambda: ease(people, cuts, items, l2=_best_l2(fleet)))
     yield Arm("public start, untrained", lambda: _start(fleet))
-    yield Arm("local only", lambda: LocalOnly(fleet, _best_steps(fleet), cuts))
+    yield Arm("local only", lambda: LocalOnly(fleet, cuts, _best_pace(fleet)))
     if plan.evaluation.baselines == "all":
         yield Arm("item-kNN (central)", lambda: _knn(fleet, _best_neighbours(fleet)))
         yield Arm("same model, central", lambda: _central(fleet))
@@ -60,9 +60,9 @@ def _central(fleet: Fleet) -> Scorer:
     return tune(lambda epoch: epochs[epoch], range(len(epochs)), world.population, world.split.validation).scorer
 
 
-def _best_steps(fleet: Fleet) -> int:
-    build = lambda steps: LocalOnly(fleet, steps, fleet.world.split.train)  # noqa: E731
-    return tune(build, _STEPS, fleet.world.population, fleet.world.split.validation).setting
+def _best_pace(fleet: Fleet) -> float:
+    build = lambda pace: LocalOnly(fleet, fleet.world.split.train, pace)  # noqa: E731
+    return tune(build, _PACES, fleet.world.population, fleet.world.split.validation).setting
 
 
 def _best_l2(fleet: Fleet) -> float:

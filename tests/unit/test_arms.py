@@ -90,18 +90,18 @@ def test_local_models_never_meet(dataset, fleet, tmp_path):
     replaced = replace(dataset, population=Population(table, offsets, people.names))
     others = fleet_of(World.of(replaced, PLAN), tmp_path)
     mine, theirs = (
-        ask(LocalOnly(one, 3, one.world.cuts), one, [0, 1, 2], cuts=one.world.cuts) for one in (fleet, others)
+        ask(LocalOnly(one, one.world.cuts, 1.0), one, [0, 1, 2], cuts=one.world.cuts) for one in (fleet, others)
     )
     assert (mine[0] == theirs[0]).all()
     assert (mine[1:] != theirs[1:]).any(axis=1).all()
-    assert ask(LocalOnly(fleet, 3, fleet.world.cuts), fleet, [2, 0])[1] == pytest.approx(mine[0], abs=1e-6)
+    assert ask(LocalOnly(fleet, fleet.world.cuts, 1.0), fleet, [2, 0])[1] == pytest.approx(mine[0], abs=1e-6)
     start = ModelScorer(fleet, fleet.task.model.initial, np.zeros((USERS, DIM), np.float32))
     assert np.abs(ask(start, fleet, [0]) - mine[0]).max() > 0.01
     assert cuts[0] == others.world.cuts[0]
 
 
 def test_a_local_model_learns_its_own_history(fleet):
-    local = LocalOnly(fleet, 3, fleet.world.cuts)
+    local = LocalOnly(fleet, fleet.world.cuts, 1.0)
     clients = [n for n in range(USERS) if len(fleet.world.population[n]) > 30][:3]
     assert len(clients) == 3
     for client in clients:

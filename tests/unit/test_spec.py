@@ -13,7 +13,7 @@ from fedrec.spec import Plan, Section, merge
 def test_the_defaults_are_a_plan():
     plan = Plan()
     assert Plan.from_toml("") == plan
-    assert (plan.federation.rounds, plan.privacy.mode, plan.model.encoder) == (40, "none", "minilm")
+    assert (plan.privacy.mode, plan.model.encoder) == ("none", "minilm")
 
 
 def test_settings_are_read_from_toml():
