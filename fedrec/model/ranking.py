@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn import functional
 
 from fedrec.errors import DataError, require
 from fedrec.model.adapter import Adapter, TowerInputs, build_adapter
@@ -49,7 +48,8 @@ class Model:
         with torch.no_grad():
             pooled = _batched(adapter, adapter.trainable(), items.texts)
         self.centre = pooled.mean(dim=0)
-        self.axes = self._principal(self._unit(pooled, items.features))
+        away, length = self._direction(pooled)
+        self.axes = self._principal(torch.cat([away / length, items.features], dim=-1))
         start = self._start()
         self.layout = Layout(tuple((name, tuple(value.shape)) for name, value in start.items()))
         self.initial: NDArray[np.float32] = self.layout.flatten(start)
@@ -91,15 +91,22 @@ class Model:
 
     def _project(self, parameters: Parameters, inputs: TowerInputs, features: Tensor) -> Tensor:
         mine = {name.removeprefix(_ADAPTER): p for name, p in parameters.items() if name.startswith(_ADAPTER)}
-        pooled = _batched(self.adapter, mine, inputs)
-        return self._unit(pooled, features) @ parameters.get("projection", self.axes)
+        away, length = self._direction(_batched(self.adapter, mine, inputs))
+        width, projection = away.shape[1], parameters.get("projection", self.axes)
+        # Scaling rows after the projection touches dim columns instead of width: most of a client's time.
+        text = (away @ projection[:width]) / length
+        return text + features @ projection[width:] if features.shape[1] else text
 
-    def _unit(self, pooled: Tensor, features: Tensor) -> Tensor:
-        # Sentence encoders put all texts into one narrow cone; without its centre, angles tell more.
-        text = functional.normalize(pooled - self.centre, dim=-1, eps=1e-6)
+    def _direction(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """(text, width) vectors from the catalogue's centre, and (text, 1) their lengths.
+
+        Sentence encoders put all texts into one narrow cone; without its centre, angles tell more.
+        """
+        away = pooled - self.centre
+        length = torch.linalg.vector_norm(away, dim=-1, keepdim=True).clamp(min=1e-6)
         # A text without words has no direction, and must not get the centre's.
-        text = text * (pooled.detach().abs().sum(dim=-1, keepdim=True) > 0)
-        return torch.cat([text, features], dim=-1)
+        wordless = torch.linalg.vector_norm(pooled.detach(), dim=-1, keepdim=True) == 0
+        return away, length.masked_fill(wordless, torch.inf)
 
     def _principal(self, inputs: Tensor) -> Tensor:
         """(width, dim) the first principal axes of the catalogue."""

@@ -116,7 +116,7 @@ def test_the_formula_in_plain_numpy():
 def test_the_start_ranks_like_frozen_text(encoder):
     """One plain mean, no residuals: scores are 3 × the cosine of centred text vectors."""
     catalogue, tower = random_catalogue(features=0), open_encoder(encoder)
-    spec = ModelSpec(encoder=encoder, adapter="bottleneck", dim=tower.dim, decays=(1.0,), residuals=False)
+    spec = ModelSpec(encoder=encoder, adapter="bottleneck", dim=min(tower.dim, len(catalogue)), decays=(1.0,), residuals=False)
     model = Model.build(catalogue, tower, spec, seed=0)
     start = model.layout.views(torch.from_numpy(model.initial))
     table = model.item_vectors(start)
