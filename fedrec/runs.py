@@ -33,9 +33,13 @@ class Run:
 
     @classmethod
     def create(cls, path: Path, task: Task, *, data: str) -> Run:
-        """Start a folder for `task`; `data` is the hash of the data set. A folder with a run in it is left alone."""
-        if (path / PLAN).exists():
-            raise RunError("a new run needs a folder of its own", remedy="Use --resume to go on.", path=str(path))
+        """Start a folder for `task`; `data` is the hash of the data set.
+
+        A folder with a run or anything else in it is left alone; what an interrupted `create` left is replaced.
+        """
+        if path.is_dir() and any(not _unfinished(entry.name) for entry in path.iterdir()):
+            remedy = "Use --resume to go on, or choose another folder."
+            raise RunError("a new run needs an empty folder", remedy=remedy, path=str(path))
         try:
             path.mkdir(parents=True, exist_ok=True)
             write_catalogue(task.catalogue, path / CATALOGUE)
@@ -145,6 +149,10 @@ def _manifest(task: Task, data: str) -> Row:
         "packages": {name: version(name) for name in _PACKAGES},
         "machine": {"python": platform.python_version(), "system": platform.system(), "cores": os.cpu_count()},
     }
+
+
+def _unfinished(name: str) -> bool:
+    return name in (CATALOGUE, "run.json") or name.startswith(".")
 
 
 def _sizes(task: Task) -> tuple[list[str], list[int]]:

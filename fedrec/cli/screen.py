@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fedrec.population.simulate import Results, Simulation
+from fedrec.spec import Plan
 from fedrec.study.report import cells, columns
 
 
@@ -82,6 +84,8 @@ class Screen:
             f"test items of {asked} clients ({left} have none); {said['candidates']} ranked; ± is half a 95 % interval"
         )
         self._out.print(note, style="dim")
+        for line in _remarks(results):
+            self._out.print(line, style="yellow")
         self._out.print()
         for claim in results.statements:
             self._out.print(claim.text(), markup=False, highlight=False)
@@ -108,3 +112,13 @@ def _grid(results: Results, shown: list[str]) -> Table:
     for arm, evaluation in results.evaluations.items():
         grid.add_row(arm, *cells(evaluation, shown), style="bold" if arm == "fedrec" else None)
     return grid
+
+
+def _remarks(results: Results) -> list[str]:
+    """What did not go as planned."""
+    rows, planned = results.run.metrics(), Plan.read(results.run.path / "plan.toml").federation.rounds
+    refused = sum((Counter(row.get("refused", {})) for row in rows), Counter[str]())
+    lines = [f"{count} updates were refused: {reason}" for reason, count in refused.items()]
+    done = rows[-1]["round"] if rows else 0
+    early = f"{done} of {planned} rounds: a charge was lost in a crash, and the budget is not exceeded"
+    return [*lines, early] if done < planned else lines

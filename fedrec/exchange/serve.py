@@ -34,7 +34,7 @@ def serve(task: Task, grid: Grid, folder: Path, observers: Sequence[Observer] = 
 def _rounds(task: Task, folder: Path) -> Iterator[Rounds]:
     seed, privacy = task.plan.seed, task.privacy
     if privacy is None:
-        yield OpenRounds(seed, min(task.plan.federation.cohort, task.plan.clients))
+        yield OpenRounds(seed, task.plan.federation.cohort)
         return
     privacy.check_width(task.model.layout.size, force=task.plan.privacy.force)
     with Ledger(folder / "ledger.jsonl", privacy) as ledger:

@@ -68,7 +68,7 @@ class Model:
 
     def text_vectors(self, parameters: Parameters, inputs: TowerInputs) -> Tensor:
         """(text, dim) vectors of free text, in the space of the items."""
-        absent = torch.zeros(len(inputs), self.items.features.shape[1])
+        absent = self.items.features.new_zeros(len(inputs), self.items.features.shape[1])
         return self._project(parameters, inputs, absent)
 
     def item_vectors(self, parameters: Parameters, rows: Tensor | None = None) -> Tensor:

@@ -58,10 +58,9 @@ class Simulation:
 
     @classmethod
     def start(cls, plan: Plan, path: Path) -> Simulation:
-        """A new run of `plan` in `path`. The plan written there names the number of clients."""
+        """A new run of `plan` in `path`. The plan written there says what is done: all clients, possible cohorts."""
         world = World.open(plan)
-        resolved = plan.override({"clients": len(world.population)})
-        task = Task(resolved, world.dataset.catalogue)
+        task = Task(_resolved(plan, len(world.population)), world.dataset.catalogue)
         _check(task, world)
         return cls._assemble(Run.create(path, task, data=world.dataset.hash), task, world)
 
@@ -180,6 +179,12 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _resolved(plan: Plan, clients: int) -> Plan:
+    # A private plan's cohort decides its noise: too large a one is refused, not changed.
+    cohort = plan.federation.cohort if plan.privacy.mode != "none" else min(plan.federation.cohort, clients)
+    return plan.override({"clients": clients, "federation": {"cohort": cohort}})
 
 
 def _partition(context: Context) -> int:

@@ -24,7 +24,14 @@ SETTINGS = {
     "clients": USERS,
     "data": {"options": {"users": str(USERS), "items": str(ITEMS)}},
     "model": {"encoder": "hash", "dim": DIM},
-    "federation": {"rounds": 1, "cohort": USERS, "optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.7},
+    "federation": {
+        "rounds": 1,
+        "cohort": USERS,
+        "optimizer": "sgd",
+        "momentum": 0.0,
+        "learning_rate": 0.7,
+        "weight_decay": 0.1,
+    },
     "evaluation": {"every": 0},
 }
 PLAN = Plan.of(SETTINGS)

@@ -116,7 +116,9 @@ def test_the_formula_in_plain_numpy():
 def test_the_start_ranks_like_frozen_text(encoder):
     """One plain mean, no residuals: scores are 3 × the cosine of centred text vectors."""
     catalogue, tower = random_catalogue(features=0), open_encoder(encoder)
-    spec = ModelSpec(encoder=encoder, adapter="bottleneck", dim=min(tower.dim, len(catalogue)), decays=(1.0,), residuals=False)
+    spec = ModelSpec(
+        encoder=encoder, adapter="bottleneck", dim=min(tower.dim, len(catalogue)), decays=(1.0,), residuals=False
+    )
     model = Model.build(catalogue, tower, spec, seed=0)
     start = model.layout.views(torch.from_numpy(model.initial))
     table = model.item_vectors(start)
@@ -173,8 +175,8 @@ def test_dense_features_change_vectors_and_constant_columns_do_not():
 
 def test_many_columns_weigh_as_much_as_one():
     dense = np.repeat(np.array([[1.0], [2.0], [6.0]], np.float32), 4, axis=1)
-    model = toy(Catalogue(TOY.ids, TOY.texts, dense), dim=6)
-    vectors = model.item_vectors(parameters(model, projection=np.eye(6)))[:, 2:].numpy()
+    vectors = toy(Catalogue(TOY.ids, TOY.texts, dense), dim=3).items.features.numpy()
+    assert vectors.shape == (3, 4)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.abs(dense[:, 0] - 3) / np.std(dense[:, 0]))
 
 

@@ -38,7 +38,7 @@ def test_a_new_run_holds_its_task_and_a_manifest(run):
 
 def test_a_folder_with_a_run_in_it_is_left_alone(run):
     before = {path.name: path.read_bytes() for path in run.path.iterdir()}
-    with pytest.raises(RunError, match="a new run needs a folder of its own.*Use --resume"):
+    with pytest.raises(RunError, match="a new run needs an empty folder.*Use --resume"):
         Run.create(run.path, TASK, data="e" * 64)
     assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
 
