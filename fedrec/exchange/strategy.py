@@ -139,7 +139,8 @@ class FederatedTraining(Strategy):
         one seed mean one run on every engine. Raises `WireError` if too few come within `patience`.
         """
         nodes = _wait(grid, clients, patience)
-        replies = grid.send_and_receive([wire.hello(node) for node in nodes], timeout=patience + len(nodes))
+        # Nodes are there before their clients can answer: an engine may start a process for each.
+        replies = grid.send_and_receive([wire.hello(node) for node in nodes], timeout=self.spec.timeout)
         headers = {reply.metadata.src_node_id: wire.read_header(reply) for reply in replies}
         if any(header.task != self.task for header in headers.values()):
             remedy = "Start server and devices from one run folder."

@@ -215,5 +215,5 @@ def _check(task: Task, world: World) -> None:
 
 
 def _ledger_head(run: Run) -> str:
-    path = run.path / "ledger.jsonl.head"
-    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    """Hash of the ledger's last acknowledged record, "" without a ledger."""
+    return str((run.read("ledger.jsonl.head") or {}).get("hash", ""))

@@ -20,7 +20,7 @@ PLAN = Plan.of(
     {
         "clients": 4,
         "model": {"encoder": "hash", "adapter": "none", "dim": 2, "decays": [0.5]},
-        "federation": {"rounds": 2, "cohort": 8, "optimizer": "sgd", "momentum": 0, "learning_rate": 1},
+        "federation": {"rounds": 2, "cohort": 4, "optimizer": "sgd", "momentum": 0, "learning_rate": 1},
     }
 )
 PRIVATE = {"privacy": {"mode": "user-central", "noise": "test", "clip": 1e-3}, "federation": {"cohort": 2}}
@@ -42,10 +42,16 @@ def grid_of(task):
     return LocalGrid(app, task.plan.clients)
 
 
-def test_a_cohort_larger_than_the_population_is_everybody(tmp_path):
+def test_everybody_counts_once(tmp_path):
     task = Task(PLAN.override({"federation": {"weight_decay": 0}}), ITEMS)
     shared = serve(task, grid_of(task), tmp_path)
     np.testing.assert_allclose(shared, task.model.initial + 2 * (1 + 2 + 3 + 4) / 4, rtol=1e-6)
+
+
+def test_a_cohort_larger_than_the_population_is_everybody_and_the_plan_says_so(tmp_path):
+    settings = {"data": {"options": {"users": "20", "items": "64"}}, "federation": {"cohort": 99}}
+    simulation = Simulation.start(PLAN.override({"clients": 0}).override(settings), tmp_path / "run")
+    assert Plan.read(tmp_path / "run" / "plan.toml").federation.cohort == len(simulation.world.population) == 20
 
 
 def test_decay_spares_the_popularity_prior_and_leads_back_to_the_start(tmp_path):
