@@ -1,0 +1,1 @@
+"""What everyone may see: items, text tower, ranking layer, packs."""

@@ -1,0 +1,1 @@
+"""What sees only updates and totals."""

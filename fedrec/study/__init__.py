@@ -1,0 +1,1 @@
+"""Splits, metrics, baselines, tables: how good a model is, said honestly."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,9 @@ def answers(port):
 def flower(tmp_path_factory):
     """A folder of its own for Flower, and the environment in which nothing phones home."""
     home = tmp_path_factory.mktemp("flower")
-    return home, os.environ | SWITCHES | {"FLWR_HOME": str(home), "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
+    # Flower looks for its own programs on the path, also in an environment that is not activated.
+    ours = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
+    return home, os.environ | SWITCHES | ours | {"FLWR_HOME": str(home)}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,8 @@ def flwr(flower, tmp_path_factory):
             time.sleep(0.1)
         yield run
     finally:
-        os.killpg(link.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it may have failed to start
+            os.killpg(link.pid, signal.SIGKILL)
         link.wait()
 
 

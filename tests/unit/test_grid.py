@@ -1,5 +1,10 @@
 """The in-process grid behaves like a network: errors are replies, and every node keeps its own context."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, RecordDict
@@ -10,6 +15,7 @@ from fedrec.exchange import wire
 from fedrec.exchange.client import client_app
 from fedrec.population.grid import LocalGrid
 
+ROOT = Path(__file__).parents[2]
 SECRET = "what she searched for"
 SHARED = wire.arrays(np.zeros(2, np.float32))
 
@@ -103,3 +109,15 @@ def test_there_is_no_other_way_to_send():
         grid.push_messages([])
     with pytest.raises(NotImplementedError, match="use send_and_receive"):
         grid.pull_messages([])
+
+
+@pytest.mark.parametrize("module", ["fedrec.population.grid", "fedrec.exchange.client", "client.app"])
+def test_flower_does_not_phone_home(module):
+    """In a process that never heard of the switches, whichever of our modules comes first."""
+    code = (
+        f"import {module}, os\n"
+        "from flwr.supercore.telemetry import FLWR_TELEMETRY_ENABLED as enabled\n"
+        "assert (enabled, os.environ['FLWR_DISABLE_UPDATE_CHECK']) == ('0', '1')"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("FLWR_", "RAY_"))}
+    subprocess.run([sys.executable, "-c", code], check=True, env=clean, cwd=ROOT)
