@@ -45,10 +45,19 @@ def check_poisson(row):
 
 
 def check_calibrated(row):
-    budget = float(row["note"].split("target_epsilon=")[1].split(";")[0])
+    """Our multiplier is the vector's, or a smaller one that keeps the budget where the vector stopped short of it.
+
+    Two of the 280 rows did, by their own `eps_at_value`: calibration-1061 (0.4983 of 0.5) and -1065 (0.9963 of 1).
+    """
+    budget, reached = (float(part.split("=")[1]) for part in row["note"].split("; "))
     delta, rate, rounds = float(row["delta"]), float(row["q"]), int(row["rounds"])
     multiplier = calibrate(budget, delta=delta, rate=rate, rounds=rounds)
-    assert multiplier == pytest.approx(float(row["value"]), rel=3e-3)
+    if row["id"] not in ("calibration-1061", "calibration-1065"):
+        assert multiplier == pytest.approx(float(row["value"]), rel=3e-3)
+        return
+    at = lambda z: epsilon(SampledGaussian(rate, z), rounds=rounds, delta=delta)  # noqa: E731
+    assert at(float(row["value"])) == pytest.approx(reached, rel=1e-3) and reached < (1 - 3e-3) * budget
+    assert multiplier < float(row["value"]) and at(multiplier) <= budget < at(multiplier * (1 - 2e-4))
 
 
 # (N, n, T, σ, δ, ε), copied so that the test bites where the vectors are absent.
