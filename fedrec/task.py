@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fedrec.errors import require
 from fedrec.files import home
 from fedrec.model.catalogue import Catalogue
@@ -20,7 +17,6 @@ from fedrec.model.ranking import Model
 from fedrec.privacy.noise import Level
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.terms import Budget
-from fedrec.randomness import stream
 from fedrec.spec import Plan
 
 PLAN, CATALOGUE = "plan.toml", "catalogue.parquet"
@@ -65,15 +61,6 @@ class Task:
         budget = Budget.of(spec.epsilon, clients, delta=spec.delta or None, over_cap=spec.allow_large_epsilon)
         rate = federation.cohort / clients
         return PrivacyPlan.within(budget, rounds=federation.rounds, rate=rate, clip=spec.clip, level=Level(spec.noise))
-
-    @property
-    def hidden(self) -> NDArray[np.bool_]:
-        """(item,) True for items that are not yet in the shop while the model is trained."""
-        mask = np.zeros(len(self.catalogue), dtype=bool)
-        if self.plan.split.kind == "cold-items":
-            size = max(1, round(self.plan.split.hidden * len(mask)))
-            mask[stream(self.plan.seed, "hidden items").choice(len(mask), size, replace=False)] = True
-        return mask
 
     @cached_property
     def hash(self) -> str:

@@ -76,7 +76,7 @@ class Fleet:
 
     def __init__(self, task: Task, world: World, states: DeviceStates) -> None:
         self.task, self.world, self.states = task, world, states
-        self.training = LocalTraining(task.model, task.plan.training, hidden=task.hidden)
+        self.training = LocalTraining(task.model, task.plan.training, hidden=world.split.cold_items)
         self._events: dict[tuple[int, int], Events] = {}
 
     def __len__(self) -> int:

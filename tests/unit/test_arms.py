@@ -170,3 +170,20 @@ def renamed(world, rows):
     place = people.table.schema.get_field_index("item")
     table = people.table.set_column(place, people.table.schema.field("item"), pa.array(moved))
     return Population(table, people.offsets, people.names)
+
+
+def test_training_leaves_out_the_very_items_that_the_split_hides(dataset, tmp_path):
+    """By their popularity, which moves for every rival of a chosen item and for nothing else."""
+    hidden = {}
+    for seed in (0, 1):
+        plan = PLAN.override({"seed": seed, "split": {"kind": "cold-items", "hidden": 0.2}})
+        world = World.of(dataset, plan)
+        fleet = fleet_of(world, tmp_path / str(seed))
+        moved = np.zeros(ITEMS, bool)
+        for client in range(USERS):
+            delta = fleet.take_part(client, 1, fleet.task.model.initial)
+            moved |= delta[fleet.task.model.layout.mask("popularity")] != 0
+        assert (moved == ~world.split.cold_items).all() and (~moved).sum() == round(0.2 * ITEMS)
+        hidden[seed] = world.split.cold_items
+    assert (hidden[0] != hidden[1]).any()
+    assert not World.of(dataset, PLAN).split.cold_items.any()

@@ -82,15 +82,3 @@ def test_a_cohort_larger_than_the_population_is_refused():
     plan = PLAN_.override({"federation": {"cohort": 6}, "privacy": {"mode": "user-central"}})
     with pytest.raises(SpecError, match="at most the population; got cohort=6, clients=5. Lower federation.cohort"):
         _ = Task(plan, ITEMS).privacy
-
-
-def test_hidden_items_are_the_plan_s_share_and_its_seed_s():
-    assert not Task(PLAN_, ITEMS).hidden.any()
-    items = Catalogue([f"i{n}" for n in range(50)], ["text"] * 50)
-    cold = PLAN_.override({"split": {"kind": "cold-items", "hidden": 0.2}})
-    hidden = Task(cold, items).hidden
-    assert hidden.sum() == 10
-    assert (Task(cold, items).hidden == hidden).all()
-    assert (Task(cold.override({"seed": 1}), items).hidden != hidden).any()
-    few = Task(cold.override({"split": {"hidden": 0.01}}), ITEMS)
-    assert few.hidden.sum() == 1
