@@ -57,10 +57,12 @@ class ModelSpec(Section):
     """The shared parameters: text tower, ranking layer, optional item residuals and popularity.
 
     Diagonal `maps` weigh each axis of a context instead of mixing axes: dim numbers a decay, not dim².
-    Without `projection` items keep their public principal axes, and only the adapter moves them.
+    Without `projection` items keep their public principal axes, and only the adapter moves them. `precision` is that of
+    the frozen encoder: bfloat16 changes its vectors a little, hence it is a setting and not a matter of speed.
     """
 
     encoder: str = "minilm"
+    precision: Literal["float32", "bfloat16"] = "float32"
     adapter: Literal["none", "bottleneck", "lora"] = "bottleneck"
     rank: int = Field(8, ge=1)
     blocks: int = Field(1, ge=1)
@@ -137,11 +139,12 @@ class FederationSpec(Section):
 
 
 class EvaluationSpec(Section):
-    """What the simulator measures, and how often it looks at the validation items."""
+    """What the simulator measures, on how many `people`, and how often it looks at the validation items."""
 
     every: int = Field(5, ge=0)
     k: int = Field(10, ge=1)
     negatives: int = Field(99, ge=1)
+    people: int = Field(0, ge=0)
     baselines: Literal["none", "fast", "all"] = "fast"
 
 

@@ -36,10 +36,14 @@ def run_folder(config: Mapping[str, object]) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A resolved plan (its number of clients is known) over a catalogue."""
+    """A resolved plan (its number of clients is known) over a catalogue.
+
+    `device` is where texts are encoded: it changes the model by rounding, and the task not at all.
+    """
 
     plan: Plan
     catalogue: Catalogue
+    device: str = "cpu"
 
     @classmethod
     def open(cls, folder: Path) -> Task:
@@ -49,8 +53,9 @@ class Task:
     @cached_property
     def model(self) -> Model:
         """The model at its public start."""
-        encoder = open_encoder(self.plan.model.encoder, cache=home() / "cache")
-        return Model.build(self.catalogue, encoder, self.plan.model, seed=self.plan.seed)
+        spec, cache = self.plan.model, home() / "cache"
+        encoder = open_encoder(spec.encoder, cache=cache, precision=spec.precision, device=self.device)
+        return Model.build(self.catalogue, encoder, spec, seed=self.plan.seed)
 
     @cached_property
     def warm(self) -> WarmStart | None:

@@ -46,3 +46,8 @@ def plan_of(kind="poisson", *, rounds=6, warm=False, level=Level.HARDENED, adapt
         budget=Budget.of(budget, CLIENTS, over_cap=budget > 20) if mode.protects_users else None,
         interaction=inside if mode.protects_interactions else None,
     )  # fmt: skip
+
+
+def release_of(rounds, turn, updates, size):
+    """What a server releases of `updates`."""
+    return rounds.release(turn, rounds.sum(turn, updates, size), size)

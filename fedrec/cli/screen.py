@@ -31,7 +31,7 @@ class Screen:
         """Who learns what from whom, before it starts."""
         task, world = simulation.task, simulation.world
         self._out.print(f"[bold]{simulation.run.path}[/bold]")
-        events = world.population.table.num_rows
+        events = int(world.population.sizes.sum())
         self._out.print(
             f"{world.dataset.name}: {task.plan.clients:,} clients, {len(task.catalogue):,} items, {events:,} events"
         )

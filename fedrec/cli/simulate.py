@@ -13,6 +13,7 @@ import typer
 from fedrec.cli.data import Format, FormatOption
 from fedrec.errors import SpecError, require
 from fedrec.spec import Plan
+from fedrec.speed import Engine, Speed
 
 if TYPE_CHECKING:
     from fedrec.population.simulate import Results, Simulation
@@ -41,6 +42,11 @@ def simulate(  # noqa: PLR0913  (one parameter a flag)
     settings: SetOption = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder, instead of a new one below runs/.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run; it ends as if never interrupted.")] = None,
+    engine: Annotated[Engine, typer.Option(help="Who runs a cohort; no result depends on it.")] = Engine.STACKED,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    memory: Annotated[int, typer.Option(help="MiB that a chunk of a stacked cohort may take.")] = 64,
+    nodes: Annotated[int, typer.Option(help="Shards on Ray; 0 stands for as many as there is room for.")] = 0,
+    address: Annotated[str, typer.Option(help="A Ray cluster, HOST:PORT or auto, instead of this machine.")] = "",
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Train and evaluate a federated recommender on this machine.
@@ -54,7 +60,8 @@ def simulate(  # noqa: PLR0913  (one parameter a flag)
 
     screen = Screen(quiet=form is Format.JSON)
     wish = Wish(config, data, mode, epsilon)
-    simulation = _resumed(resume) if resume else _started(plan_of(wish, seed, settings), out, screen)
+    speed = Speed(engine=engine, device=device, memory=memory, nodes=nodes, address=address)
+    simulation = _resumed(resume, speed) if resume else _started(plan_of(wish, seed, settings), out, speed, screen)
     screen.heading(simulation)
     with screen.training(simulation) as told:
         simulation.train(told)
@@ -133,18 +140,18 @@ def _nested(setting: str) -> dict[str, Any]:
     return nested
 
 
-def _started(plan: Plan, out: Path | None, screen: Any) -> Simulation:  # noqa: ANN401  a Screen
+def _started(plan: Plan, out: Path | None, speed: Speed, screen: Any) -> Simulation:  # noqa: ANN401  a Screen
     from fedrec.population.simulate import Simulation
     from fedrec.runs import fresh
 
     with screen.busy("Reading data, encoding text, calibrating noise"):
-        return Simulation.start(plan, out or fresh(Path("runs"), plan.name))
+        return Simulation.start(plan, out or fresh(Path("runs"), plan.name), speed=speed)
 
 
-def _resumed(path: Path) -> Simulation:
+def _resumed(path: Path, speed: Speed) -> Simulation:
     from fedrec.population.simulate import Simulation
 
-    return Simulation.resume(path)
+    return Simulation.resume(path, speed=speed)
 
 
 def _document(results: Results) -> dict[str, Any]:

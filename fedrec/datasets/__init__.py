@@ -9,26 +9,24 @@ from typing import TYPE_CHECKING
 from fedrec.errors import DataError, SpecError, require
 
 if TYPE_CHECKING:
-    from fedrec.datasets.dataset import Dataset
+    from fedrec.datasets.dataset import Dataset, Stream
 
-NAMES = ("synthetic", "movielens-100k", "movielens-1m", "movielens-25m", "amazon", "mind", "table")
+NAMES = ("synthetic", "movielens-100k", "movielens-1m", "movielens-25m", "amazon", "mind", "table", "shards")
+SYNTHETIC = ("users", "items", "seed", "phrases")
 NO_OPTIONS: Mapping[str, str] = {}
 
 
 def load(name: str, path: Path | None = None, options: Mapping[str, str] = NO_OPTIONS) -> Dataset:
     """The data set `name` in `path`, or where `fedrec data get NAME` puts it.
 
-    Options: synthetic `users items seed`; amazon `items` (a metadata file); table `items` (needed) and those of
+    Options: synthetic `users items seed phrases`; amazon `items` (a metadata file); table `items` (needed) and those of
     `fedrec.datasets.table`. Errors: `SpecError` for a name or option we do not know, `DataError` for the files.
     """
     match name:
         case "synthetic":
             from fedrec.datasets import synthetic
 
-            require(
-                path is None, "the synthetic data set is made, not read", path=str(path), remedy="Leave out the path."
-            )
-            return synthetic.generate(**_whole(name, options, ("users", "items", "seed")))
+            return synthetic.generate(**_synthetic(path, options))
         case "movielens-100k":
             from fedrec.datasets.movielens import movielens_100k
 
@@ -63,7 +61,32 @@ def load(name: str, path: Path | None = None, options: Mapping[str, str] = NO_OP
             )
             columns = {option: column for option, column in options.items() if option != "items"}
             return table.table(_place(name, path), Path(options["items"]), columns)
+        case "shards":
+            from fedrec.datasets import shards
+
+            _known(name, options, ())
+            return shards.read(_place(name, path))
     raise SpecError(f"a data set is one of {', '.join(NAMES)}", remedy="See `fedrec data list`.", name=name)
+
+
+def pieces(name: str, path: Path | None = None, options: Mapping[str, str] = NO_OPTIONS) -> Stream:
+    """The data set that `load` gives, a piece at a time; memory does not grow with the synthetic one.
+
+    Options and errors are those of `load`.
+    """
+    if name == "synthetic":
+        from fedrec.datasets import synthetic
+
+        return synthetic.stream_of(**_synthetic(path, options))
+    from fedrec.datasets.dataset import Stream
+
+    return Stream.of(load(name, path, options))
+
+
+def _synthetic(path: Path | None, options: Mapping[str, str]) -> dict[str, int]:
+    rule, remedy = "the synthetic data set is made, not read", "Leave out the path."
+    require(path is None, rule, path=str(path), remedy=remedy)
+    return _whole("synthetic", options, SYNTHETIC)
 
 
 def _known(name: str, options: Mapping[str, str], known: tuple[str, ...]) -> None:

@@ -24,6 +24,7 @@ def detect(path: Path) -> str:
         "movielens-1m": {"ratings.dat", "movies.dat"},
         "movielens-25m": {"ratings.csv", "movies.csv"},
         "mind": {"news.tsv", "behaviors.tsv"},
+        "shards": {"people.json", "catalogue.parquet"},
     }.items():
         if files & inside:
             return name

@@ -68,6 +68,7 @@ BY_HAND = {
     "the Microsoft Research licence. Then give its path.",
     "table": "A table is your own file: give its path, and items=PATH.",
     "synthetic": "It is made on the spot and needs no file.",
+    "shards": "A folder that `fedrec data shard` wrote from any of the others: give its path.",
 }
 
 

@@ -15,7 +15,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from fedrec.datasets import synthetic_text as words
-from fedrec.datasets.dataset import Dataset
+from fedrec.datasets.dataset import Dataset, Stream
 from fedrec.datasets.synthetic_truth import (
     DAY,
     END,
@@ -37,6 +37,7 @@ from fedrec.datasets.synthetic_truth import (
     truth,
 )
 from fedrec.device.history import NO_ITEM, SCHEMA, Kind
+from fedrec.errors import require
 from fedrec.model.catalogue import Catalogue
 from fedrec.population.source import Population
 from fedrec.randomness import stream
@@ -51,27 +52,36 @@ SHOWN, DISLIKED = 0.3, 0.02  # P[a popular item is shown beside a choice]; it is
 GAP = 900  # seconds between two choices at least: what follows a choice comes before the next search
 
 
-def generate(*, users: int = 1000, items: int = 800, seed: int = 0) -> Dataset:
+def generate(*, users: int = 1000, items: int = 800, seed: int = 0, phrases: int = 0) -> Dataset:
     """A library of `items` and a year of its `users`, the same on every machine.
 
     Memory grows with the events and with the items, not with users × items. Whoever is drawn in a full
-    block of people (the first 256, say) stays the same when `users` grows.
+    block of people (the first 256, say) stays the same when `users` grows. Searches and reviews have at most
+    `phrases` wordings for each sub-topic, or sub-topic and mood; 0 for all that the grammar has.
     """
+    made = stream_of(users=users, items=items, seed=seed, phrases=phrases)
+    return Dataset(made.name, made.catalogue, Population.joined(list(made.people)), made.notes)
+
+
+def stream_of(*, users: int = 1000, items: int = 800, seed: int = 0, phrases: int = 0) -> Stream:
+    """What `generate` makes, a block of people at a time: memory does not grow with `users`."""
     check(users, items)
+    require(phrases >= 0, "the number of wordings is 0 (all) or more", remedy="Try phrases=8.", phrases=phrases)
     shelf = plant_shelf(items, seed)
-    owners, tables = [], []
+    spoken = _dice(phrases, stream(seed, "phrases"))
+    return Stream("synthetic", _catalogue(shelf, stream(seed, "texts")), _people(users, seed, shelf, spoken))
+
+
+def _people(users: int, seed: int, shelf: Shelf, spoken: Ints) -> Iterator[Population]:
     for block, (first, people) in enumerate(blocks(users, seed, shelf)):
         choices = _choose(shelf, people, stream(seed, "choices", block))
-        for owner, table in _events(shelf, people, choices, stream(seed, "events", block)):
-            owners.append(first + owner)
-            tables.append(table)
-    names = [f"reader-{number:06d}" for number in range(users)]
-    population = Population.from_columns(np.concatenate(owners), pa.concat_tables(tables), names)
-    return Dataset("synthetic", _catalogue(shelf, stream(seed, "texts")), population)
+        owners, tables = zip(*_events(shelf, people, choices, spoken, stream(seed, "events", block)), strict=True)
+        names = [f"reader-{first + number:06d}" for number in range(len(people.choices))]
+        yield Population.from_columns(np.concatenate(owners), pa.concat_tables(tables), names)
 
 
 def _catalogue(shelf: Shelf, rng: Generator) -> Catalogue:
-    dice, tagged = _dice(len(shelf.authors), rng), rng.random(len(shelf.authors)) < TAGGED
+    dice, tagged = _dice(len(shelf.authors), rng).tolist(), rng.random(len(shelf.authors)) < TAGGED
     texts, tags, printed = [], [], dict[str, int]()
     for row, ((main, other), author) in enumerate(zip(shelf.strands.tolist(), shelf.authors.tolist(), strict=True)):
         title, name = words.title(main, dice[row]), words.author_name(author)
@@ -84,8 +94,14 @@ def _catalogue(shelf: Shelf, rng: Generator) -> Catalogue:
     return Catalogue([f"b{row + 1:04d}" for row in range(len(texts))], texts, tags=tags)
 
 
-def _dice(count: int, rng: Generator) -> list[list[int]]:
-    rolls: list[list[int]] = rng.integers(2**31, size=(count, words.DICE)).tolist()
+def _dice(count: int, rng: Generator) -> Ints:
+    return rng.integers(2**31, size=(count, words.DICE))
+
+
+def _rolls(count: int, rng: Generator, spoken: Ints) -> list[list[int]]:
+    """Dice for `count` texts: any, or one of the rows of `spoken` if there are any."""
+    dice = _dice(count, rng)
+    rolls: list[list[int]] = (spoken[dice[:, 0] % len(spoken)] if len(spoken) else dice).tolist()
     return rolls
 
 
@@ -106,18 +122,21 @@ def _choose(shelf: Shelf, people: People, rng: Generator) -> Choices:
     mind, last = np.full((2, len(order)), -1)
     steps = []
     for step in range(when.shape[1]):
-        active = np.arange(np.count_nonzero(people.choices > step))
-        time, taste = when[active, step], people.taste(order[active], when[active, step])
-        searches = ~people.cold[order[active]] & (rng.random(len(active)) < SEARCHES)
+        active = np.count_nonzero(people.choices > step)
+        rows, time = np.arange(active), when[:active, step]
+        taste = people.taste(order[:active], time)
+        searches = ~people.cold[order[:active]] & (rng.random(active) < SEARCHES)
         sought = np.where(searches, draw(taste, rng), -1)
-        attention = minded(taste, np.where(searches, sought, mind[active]))
-        liking = favour[active]
-        liking[active, last[active]] *= np.where(last[active] < 0, 1.0, SAME)
-        odds = appeal(shelf, attention, liking) * unread[active] * (shelf.released <= time[:, None])
+        attention = minded(taste, np.where(searches, sought, mind[:active]))
+        liking = favour[:active].copy()
+        liking[rows, last[:active]] *= np.where(last[:active] < 0, 1.0, SAME)
+        odds = appeal(shelf, attention, liking)
+        odds *= unread[:active]
+        odds *= shelf.released <= time[:, None]
         item = draw(odds, rng)
-        unread[active, item] = 0.0
-        mind[active], last[active] = shelf.strands[item, 0], shelf.authors[item]
-        steps.append(Choices(order[active], item, time, sought))
+        unread[rows, item] = 0.0
+        mind[:active], last[:active] = shelf.strands[item, 0], shelf.authors[item]
+        steps.append(Choices(order[:active], item, time, sought))
     return Choices(*map(np.concatenate, zip(*steps, strict=True)))
 
 
@@ -137,7 +156,9 @@ def _visits(counts: Ints, rng: Generator) -> Ints:
     return np.asarray(np.maximum.accumulate(started - apart, axis=1) + apart)
 
 
-def _events(shelf: Shelf, people: People, choices: Choices, rng: Generator) -> Iterator[tuple[Ints, pa.Table]]:
+def _events(
+    shelf: Shelf, people: People, choices: Choices, spoken: Ints, rng: Generator
+) -> Iterator[tuple[Ints, pa.Table]]:
     """Owners and events. Every choice is a click; who is not cold does more."""
     person, item, time, sought = choices
     warm, stars = ~people.cold[person], _stars(shelf, people, choices, rng)
@@ -151,12 +172,12 @@ def _events(shelf: Shelf, people: People, choices: Choices, rng: Generator) -> I
     yield person[rows], _table(Kind.RATE, item[rows], time[rows] + 120, rating=stars[rows] / 4)
 
     rows = np.flatnonzero(warm & (rates >= 1 - REVIEWS))
-    told = zip(shelf.strands[item[rows], 0].tolist(), stars[rows].tolist(), _dice(len(rows), rng), strict=True)
+    told = zip(shelf.strands[item[rows], 0].tolist(), stars[rows].tolist(), _rolls(len(rows), rng, spoken), strict=True)
     texts = [words.review(strand, star, dice) for strand, star, dice in told]
     yield person[rows], _table(Kind.REVIEW, item[rows], time[rows] + 300, rating=stars[rows] / 4, texts=texts)
 
     rows = np.flatnonzero(sought >= 0)
-    texts = [words.query(*asked) for asked in zip(sought[rows].tolist(), _dice(len(rows), rng), strict=True)]
+    texts = [words.query(*asked) for asked in zip(sought[rows].tolist(), _rolls(len(rows), rng, spoken), strict=True)]
     yield person[rows], _table(Kind.SEARCH, np.full(len(rows), NO_ITEM), time[rows] - 60, texts=texts)
 
     shown, rows = _skips(shelf, people, choices, rng)

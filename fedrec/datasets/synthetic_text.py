@@ -236,14 +236,26 @@ def description(strands: tuple[int, int], author: str, dice: Sequence[int]) -> s
 
 def query(strand: int, dice: Sequence[int]) -> str:
     """A short search, lower case, that names the strand or one of its phrases."""
-    return _pick(QUERIES, dice[0]).format_map(STRANDS[strand].words(dice[1])).lower()
+    return _query(strand, dice[0] % len(QUERIES), dice[1] % len(STRANDS[strand].phrases))
 
 
 def review(strand: int, stars: int, dice: Sequence[int]) -> str:
     """A short review whose words agree with `stars` (0 to 4) and name the strand or one of its phrases."""
+    # Every mood has as many verdicts and words as the first.
+    said = (dice[0] % len(VERDICTS[HARSH]), dice[1] % len(STRANDS[strand].phrases), dice[2] % len(HARSH))
+    return _review(strand, stars, said)
+
+
+@cache  # some thousands: a large population says all of them, often
+def _query(strand: int, template: int, turn: int) -> str:
+    return QUERIES[template].format_map(STRANDS[strand].words(turn)).lower()
+
+
+@cache
+def _review(strand: int, stars: int, said: tuple[int, int, int]) -> str:
     moods = (HARSH, HARSH, MIXED, GLOWING, GLOWING)[stars]
-    words = STRANDS[strand].words(dice[1]) | {"mood": _pick(moods, dice[2])}
-    text = _pick(VERDICTS[moods], dice[0]).format_map(words)
+    template, turn, mood = said
+    text = VERDICTS[moods][template].format_map(STRANDS[strand].words(turn) | {"mood": moods[mood]})
     return text[0].upper() + text[1:]
 
 

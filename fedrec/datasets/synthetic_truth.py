@@ -133,8 +133,15 @@ def appeal(shelf: Shelf, attention: Floats, favour: Floats) -> Floats:
     `attention` is (row, strand) from `minded`; `favour` is (row, author).
     """
     (main, other), (most, rest) = shelf.strands.T, shelf.shares.T
-    fit = attention[:, main] * most + attention[:, other] * rest
-    return np.asarray((fit + CURIOSITY) * shelf.popularity * favour[:, shelf.authors])
+    # In place: the arrays are large, and most of the time of a large population is spent here.
+    law, second = attention.take(main, axis=1), attention.take(other, axis=1)
+    law *= most
+    second *= rest
+    law += second
+    law += CURIOSITY
+    law *= shelf.popularity
+    law *= favour.take(shelf.authors, axis=1)
+    return np.asarray(law)
 
 
 def minded(taste: Floats, mind: Ints) -> Floats:

@@ -59,7 +59,8 @@ class LocalTraining:
 
     def step(self, state: State, events: Events, rng: Generator) -> State:
         """One step of gradient descent on shared parameters and local embedding together."""
-        choices, negatives = self._draw(events, rng)
+        picked, rivals = self.draw(trainable(events), rng)
+        choices, negatives = torch.from_numpy(picked), None if rivals is None else torch.from_numpy(rivals)
         shared, embedding = state.shared.clone().requires_grad_(), state.embedding.clone().requires_grad_()
         loss = self.loss(shared, embedding, events, choices, negatives)
         to_shared, to_embedding = torch.autograd.grad(loss, (shared, embedding))
@@ -102,15 +103,13 @@ class LocalTraining:
         mask = mask.scatter(1, targets[:, None], False)  # noqa: FBT003
         return mask if rows is None else mask[:, rows]
 
-    def _draw(self, events: Events, rng: Generator) -> tuple[Tensor, Tensor | None]:
-        usable = trainable(events)
-        take = min(self.spec.examples, len(usable))
-        picked = np.sort(rng.choice(usable, take, replace=False))
+    def draw(self, usable: NDArray[np.int64], rng: Generator) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """The examples of a step, some of the `usable` choices, and public rivals; None for the whole catalogue."""
+        picked = np.sort(rng.choice(usable, min(self.spec.examples, len(usable)), replace=False))
         if not self.spec.negatives:
-            return torch.from_numpy(picked), None
+            return picked, None
         # From the whole catalogue, whatever this person chose: held-out items are drawn like any other.
-        drawn = self._open[rng.integers(len(self._open), size=self.spec.negatives)]
-        return torch.from_numpy(picked), torch.from_numpy(np.unique(drawn))
+        return picked, np.unique(self._open[rng.integers(len(self._open), size=self.spec.negatives)])
 
 
 def trainable(events: Events) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedrec.exchange import wire
+from fedrec.exchange.crew import Crew
 from fedrec.exchange.strategy import FederatedTraining, Observer
 from fedrec.files import home
 from fedrec.privacy.conduct import Conduct
@@ -21,11 +22,16 @@ from fedrec.rounds.memory import NoiseMemory
 from fedrec.task import Task
 
 
-def serve(task: Task, grid: Grid, folder: Path, observers: Sequence[Observer] = ()) -> NDArray[np.float32]:
-    """Train `task` over `grid`, going on from the checkpoint in `folder`; the final shared vector."""
+def serve(
+    task: Task, grid: Grid, folder: Path, observers: Sequence[Observer] = (), *, crew: Crew | None = None
+) -> NDArray[np.float32]:
+    """Train `task` over `grid`, going on from the checkpoint in `folder`; the final shared vector.
+
+    `crew` is who answers for whom: every device for itself, unless shards of a simulation do.
+    """
     spec = task.plan.federation
     with _rounds(task, folder) as rounds:
-        strategy = FederatedTraining(spec, rounds, task.learner, task=task.hash, folder=folder)
+        strategy = FederatedTraining(spec, rounds, task.learner, task=task.hash, folder=folder, crew=crew)
         strategy.observers.extend(observers)
         strategy.join(grid, task.plan.clients)
         result = strategy.start(grid, wire.arrays(task.model.initial), timeout=spec.timeout)

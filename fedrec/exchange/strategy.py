@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +13,13 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from numpy.typing import NDArray
 
-from fedrec.errors import RunError, WireError
+from fedrec.errors import RunError
 from fedrec.exchange import wire
+from fedrec.exchange.crew import Crew, Devices, Round
 from fedrec.privacy.terms import Guarantee
 from fedrec.rounds.aggregate import Rounds, Turn
 from fedrec.rounds.checkpoint import Checkpoint
-from fedrec.rounds.filter import Filter, Tally, Vector
+from fedrec.rounds.filter import Filter, Tally
 from fedrec.rounds.learner import Learner
 from fedrec.rounds.optimizer import Optimum
 from fedrec.spec import FederationSpec
@@ -47,17 +48,20 @@ Observer = Callable[[Progress], None]
 class FederatedTraining(Strategy):
     """FedSGD and FedAvg with a server optimiser, checkpointed after every round.
 
-    `task` is the hash that every device must have been set up with. `start` goes on from the
+    `task` is the hash that every device must have been set up with; `crew` says who answers for whom, by default every
+    device for itself. `start` goes on from the
     checkpoint in `folder` if there is one, and then ends where an uninterrupted run would.
     Sources: McMahan et al. 2017 (FedAvg); Reddi et al. 2021 (server optimisers).
     """
 
-    def __init__(self, spec: FederationSpec, rounds: Rounds, learner: Learner, *, task: str, folder: Path) -> None:
-        self.spec, self.rounds, self.learner = spec, rounds, learner
+    def __init__(  # noqa: PLR0913  (three parts, and where it stands)
+        self, spec: FederationSpec, rounds: Rounds, learner: Learner, *,
+        task: str, folder: Path, crew: Crew | None = None,
+    ) -> None:  # fmt: skip
+        self.spec, self.rounds, self.learner, self.crew = spec, rounds, learner, crew or Devices()
         self.task, self.path = task, folder / "checkpoint.safetensors"
         self.observers: list[Observer] = []
-        self._roster: tuple[int, ...] = ()
-        self._cohort: dict[int, int] = {}
+        self._clients = 0
         self._filter = Filter(0, np.dtype(np.float32), lambda vector: True)
         self._at = Checkpoint(0, task, "", Optimum.start(np.zeros(0, np.float32)))
         self._tally = Tally()
@@ -97,23 +101,22 @@ class FederatedTraining(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """One request for each client of the round's cohort."""
-        cohort = self.rounds.cohort(server_round, len(self._roster))
-        self._tally = Tally(asked=len(cohort))
+        """Requests that reach each client of the round's cohort once."""
+        cohort = self.rounds.cohort(server_round, self._clients)
         turn = Turn(server_round, self._at.clip)
         self._filter = self.rounds.filter(turn, self.learner.width(server_round))
         header = wire.Header(self.task, server_round, clip=turn.clip or 0.0)
-        self._cohort = {self._roster[client]: int(client) for client in cohort}
-        return [wire.train(node, header, arrays) for node in self._cohort]
+        return self.crew.requests(cohort, header, arrays)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Filter, sum, release, step, checkpoint: in this order, so that a crash never releases twice."""
-        updates = self._accepted(server_round, replies)
-        self._check_quorum(server_round)
         turn, width = Turn(server_round, self._at.clip), self.learner.width(server_round)
-        release = self.rounds.release(turn, updates, width)
+        ended = Round(turn, wire.Header(self.task, server_round), self._filter, self.rounds, width)
+        summed, self._tally = self.crew.total(replies, ended)
+        self._check_quorum(server_round)
+        release = self.rounds.release(turn, summed, width)
         optimum = self.learner.step(self._at.optimum, release, server_round)
         tally = None if self.rounds.private else self._tally
         self._at = Checkpoint(server_round, self.task, release.digest, optimum, tally, release.clip)
@@ -135,23 +138,10 @@ class FederatedTraining(Strategy):
         """Say nothing: the plan is in the run folder."""
 
     def join(self, grid: Grid, clients: int, *, patience: float = 60.0) -> None:
-        """Wait for `clients` nodes and learn which client each one is.
-
-        Cohorts are drawn over client numbers, not over Flower's random node ids: that is what makes
-        one seed mean one run on every engine. Raises `WireError` if too few come within `patience`.
-        """
-        nodes = _wait(grid, clients, patience)
-        # Nodes are there before their clients can answer: an engine may start a process for each.
-        replies = grid.send_and_receive([wire.hello(node) for node in nodes], timeout=self.spec.timeout)
-        headers = {reply.metadata.src_node_id: wire.read_header(reply) for reply in replies}
-        if any(header.task != self.task for header in headers.values()):
-            remedy = "Start server and devices from one run folder."
-            raise WireError("server and devices were set up for one task", remedy=remedy)
-        placed = {header.client: node for node, header in headers.items()}
-        missing = sorted(set(range(clients)) - set(placed))
-        if missing or len(placed) < len(headers):
-            raise WireError("every client of the plan is on one node", missing=missing[:5], nodes=len(nodes))
-        self._roster = tuple(placed[client] for client in range(clients))
+        """Wait for nodes that answer for `clients` clients. Raises `WireError` if too few come within `patience`."""
+        # Nodes may take as long to answer as in a round: an engine may start a process for each.
+        self.crew.join(grid, clients, task=self.task, patience=patience, timeout=self.spec.timeout)
+        self._clients = clients
 
     def _open(self, initial: ArrayRecord) -> None:
         saved = Checkpoint.load(self.path, self.task)
@@ -161,27 +151,9 @@ class FederatedTraining(Strategy):
         self._filter = self.rounds.filter(Turn(last), self.learner.width(last))
         self.rounds.resume(self._at.round, self._at.digest)
 
-    def _accepted(self, number: int, replies: Iterable[Message]) -> Sequence[Vector]:
-        """Acceptable updates in the order of client numbers: floating-point sums depend on it."""
-        expected, accepted = wire.Header(self.task, number), dict[int, Vector]()
-        for reply in replies:
-            client = self._cohort.get(reply.metadata.src_node_id)
-            reason = "not asked" if client is None else "duplicate" if client in accepted else None
-            try:
-                update = wire.read_update(reply, expected)
-                reason = reason or self._filter.reason(update)
-            except WireError as error:
-                reason = error.rule
-            if reason is None and client is not None:
-                accepted[client] = update
-            else:
-                self._tally.refused[reason or "not asked"] += 1
-        self._tally.accepted = len(accepted)
-        return [accepted[client] for client in sorted(accepted)]
-
     def _check_quorum(self, number: int) -> None:
         # A private round goes on with whatever arrived: to stop for few replies would tell who replied.
-        if self.rounds.private or self._tally.accepted >= self.spec.quorum * self._tally.asked:
+        if self.rounds.private or self.crew.suffices(self._tally, self.spec.quorum):
             return
         remedy = "Look at the clients' log; the model is unchanged and the run can be resumed."
         refused = dict(self._tally.refused)
@@ -199,13 +171,3 @@ class FederatedTraining(Strategy):
         )  # fmt: skip
         for observer in self.observers:
             observer(progress)
-
-
-def _wait(grid: Grid, clients: int, patience: float) -> list[int]:
-    deadline = time.monotonic() + patience
-    while len(nodes := list(grid.get_node_ids())) < clients:
-        if time.monotonic() > deadline:
-            remedy = f"With Flower's engine, start it with --federation-config 'num-supernodes={clients}'."
-            raise WireError("a federation has a node for each client", remedy=remedy, nodes=len(nodes), clients=clients)
-        time.sleep(0.1)
-    return nodes

@@ -6,6 +6,7 @@ of the task, and nothing else: no counts, no losses, no norms, no durations.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,41 +15,53 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from fedrec.errors import WireError
+from fedrec.privacy.crossing import Summed
 
-VERSION = 1
+VERSION = 2
 HELLO = "query.hello"
 TRAIN = "train"
 
 _VECTOR = "vector"
 _HEADER = "header"
-_FIELDS = ("version", "task", "round", "client", "clip")
+_FIELDS = ("version", "task", "round", "client", "hosts", "clip")
+_CLIENTS = "clients"
+_PARTIAL = "partial"
 
 
 @dataclass(frozen=True)
 class Header:
     """What every message says of itself: protocol version, task hash, round, who (hello only).
 
-    `clip` is where an adaptive clip norm stands in this round, 0 for the plan's; in requests only.
+    A node answers for `hosts` clients from `client` on: for one, unless it is a shard of a simulation. `clip` is where
+    an adaptive clip norm stands in this round, 0 for the plan's; in requests only.
     """
 
     task: str
     round: int = 0
     client: int = -1
+    hosts: int = 1
     clip: float = 0.0
 
     def record(self) -> ConfigRecord:
         """As Flower carries it."""
-        return ConfigRecord(
-            {"version": VERSION, "task": self.task, "round": self.round, "client": self.client, "clip": self.clip}
-        )
+        return ConfigRecord({"version": VERSION, **{name: getattr(self, name) for name in _FIELDS[1:]}})
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A round to take part in: the header and the shared vector."""
+    """A round to take part in: the header, the shared vector and, for a shard, which of its clients are asked."""
 
     header: Header
     shared: NDArray[np.float32]
+    clients: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Partial:
+    """What a shard says: the sum over the clients it accepted, and how many it refused for what reason."""
+
+    summed: Summed
+    refused: Counter[str]
 
 
 def hello(node: int) -> Message:
@@ -80,9 +93,11 @@ def vector(record: ArrayRecord) -> NDArray[Any]:
     return decoded
 
 
-def train(node: int, header: Header, shared: ArrayRecord) -> Message:
-    """Ask a node to take part in a round. `shared` may be one record for the whole cohort."""
+def train(node: int, header: Header, shared: ArrayRecord, clients: NDArray[np.int64] | None = None) -> Message:
+    """Ask a node to take part in a round, a shard for some of its clients. `shared` may be one record for all nodes."""
     content = RecordDict({_VECTOR: shared, _HEADER: header.record()})
+    if clients is not None:
+        content[_CLIENTS] = arrays(clients)
     return Message(content, dst_node_id=node, message_type=TRAIN, group_id=str(header.round))
 
 
@@ -91,7 +106,11 @@ def read_train(message: Message) -> Request:
     header, shared = read_header(message), vector(_records(message)[1])
     if shared.dtype != np.float32:
         raise WireError("the shared vector is float32", dtype=str(shared.dtype))
-    return Request(header, shared)
+    asked = message.content.get(_CLIENTS)
+    clients = vector(asked) if isinstance(asked, ArrayRecord) else None
+    if clients is not None and (clients.dtype != np.int64 or clients.ndim != 1):
+        raise WireError("clients are named by their numbers", dtype=str(clients.dtype))
+    return Request(header, shared, clients)
 
 
 def update(to: Message, header: Header, sent: NDArray[Any]) -> Message:
@@ -107,25 +126,50 @@ def read_update(message: Message, expected: Header) -> NDArray[Any]:
     return vector(_records(message)[1])
 
 
+def partial(to: Message, header: Header, said: Partial) -> Message:
+    """A shard's answer to `train`."""
+    reasons = sorted(said.refused)
+    counts = ConfigRecord({"count": said.summed.count, "reasons": reasons,
+                           "refused": [said.refused[reason] for reason in reasons]})  # fmt: skip
+    content = RecordDict({_VECTOR: arrays(said.summed.total), _HEADER: header.record()})
+    content[_PARTIAL] = counts
+    return Message(content, reply_to=to)
+
+
+def read_partial(message: Message, expected: Header) -> Partial:
+    """What `partial` said, if it belongs to this round of this task."""
+    total = read_update(message, expected)
+    counts = message.content.get(_PARTIAL)
+    if not isinstance(counts, ConfigRecord) or set(counts.keys()) != {"count", "reasons", "refused"}:
+        raise WireError("a shard counts whom it accepted and whom it refused")
+    count, reasons, refused = (counts[name] for name in ("count", "reasons", "refused"))
+    if not (isinstance(count, int) and isinstance(reasons, list) and isinstance(refused, list)):
+        raise WireError("a shard counts whom it accepted and whom it refused")
+    numbers = [number for number in refused if isinstance(number, int)]
+    return Partial(Summed(total, count), Counter(dict(zip(map(str, reasons), numbers, strict=False))))
+
+
 def read_header(message: Message) -> Header:
     """The header of a message; another protocol version is refused."""
     record = _records(message)[0]
     if set(record.keys()) != set(_FIELDS):
-        raise WireError("a header names version, task, round, client and clip, nothing else",
+        raise WireError("a header names version, task, round, client, hosts and clip, nothing else",
                         keys=sorted(record.keys())[:5])  # fmt: skip
-    version, task, number, client, clip = (record[name] for name in _FIELDS)
+    version, task, number, client, hosts, clip = (record[name] for name in _FIELDS)
     if version != VERSION:
         raise WireError("both sides speak one protocol version", remedy="Upgrade the older side.", got=version)
-    if not (isinstance(task, str) and isinstance(number, int) and isinstance(client, int) and isinstance(clip, float)):
-        raise WireError("a header holds a task hash, a round number, a client number and a clip norm")
-    return Header(task, number, client, clip)
+    if not (isinstance(number, int) and isinstance(client, int) and isinstance(hosts, int)):
+        raise WireError("a header holds a round number and client numbers")
+    if not (isinstance(task, str) and isinstance(clip, float)):
+        raise WireError("a header holds a task hash and a clip norm")
+    return Header(task, number, client, hosts, clip)
 
 
 def _records(message: Message) -> tuple[ConfigRecord, ArrayRecord]:
     if message.has_error():
         raise WireError("the node answered with an error", code=message.error.code)
     content = message.content
-    extra = set(content.keys()) - {_HEADER, _VECTOR}
+    extra = set(content.keys()) - {_HEADER, _VECTOR, _CLIENTS, _PARTIAL}
     if extra:
         raise WireError("a message holds a header and at most one vector", extra=sorted(extra)[:5])
     header, record = content.get(_HEADER), content.get(_VECTOR, ArrayRecord())

@@ -47,6 +47,10 @@ class TowerInputs:
     def __getitem__(self, rows: slice | Tensor) -> TowerInputs:
         return TowerInputs(self.values[rows], self.mask[rows])
 
+    def to(self, device: torch.device) -> TowerInputs:
+        """The same on `device`."""
+        return TowerInputs(self.values.to(device), self.mask.to(device))
+
     def concat(self, other: TowerInputs) -> TowerInputs:
         """The texts of both, padded to the longer ones."""
         width = max(self.mask.shape[1], other.mask.shape[1])

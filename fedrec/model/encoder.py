@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.errors import EncoderError, require
 from fedrec.model.hashing import HashEncoder
+
+Precision = Literal["float32", "bfloat16"]
 
 MAX_TOKENS = 64  # a title, its tags and the first sentences; docs/encoders.md has the cost of more
 
@@ -41,7 +43,10 @@ class Encoder(Protocol):
         """
 
 
-def open_encoder(name: str, *, cache: Path | None = None, max_tokens: int = MAX_TOKENS) -> Encoder:
+def open_encoder(
+    name: str, *, cache: Path | None = None, max_tokens: int = MAX_TOKENS, precision: Precision = "float32",
+    device: str = "cpu",
+) -> Encoder:  # fmt: skip
     """The encoder called `name`; `cache` is a folder for what is computed from public texts.
 
     minilm        all-MiniLM-L6-v2, 384 wide, English, from the optional package; its bytes are verified
@@ -50,12 +55,17 @@ def open_encoder(name: str, *, cache: Path | None = None, max_tokens: int = MAX_
     folder:PATH   any Hugging Face model folder; folder:PATH@SHA256 also pins its weights
     hub:ID        any Hugging Face model; hub:ID@REVISION pins it. The only name that may use the network
 
-    Raises `EncoderError` where the encoder is missing or is not the one promised.
+    `precision` is that of the frozen transformer: bfloat16 moves every vector a little, so it is another encoder with
+    another hash. `device` is cpu, cuda or cuda:N; it changes vectors by rounding and is not part of the hash.
+
+    Raises `EncoderError` where the encoder is missing or is not the one promised, `SpecError` where the device is not.
     """
     require(max_tokens >= 3, "a text needs room for one token and two marks", max_tokens=max_tokens)
     if name == "hash":
+        rule = "only an encoder with a transformer has a precision"
+        require(precision == "float32", rule, remedy="Use float32, or minilm.", encoder=name, precision=precision)
         return HashEncoder()
-    from fedrec.model import transformer, trunk, weights
+    from fedrec.model import devices, transformer, trunk, weights
 
     match name.partition(":"):
         case ("tiny", "", ""):
@@ -70,4 +80,5 @@ def open_encoder(name: str, *, cache: Path | None = None, max_tokens: int = MAX_
         case _:
             remedy = "Use minilm, tiny, hash, folder:PATH[@SHA256] or hub:ID[@REVISION]."
             raise EncoderError("no encoder has this name", remedy=remedy, name=name)
-    return transformer.TransformerEncoder(label, loaded, cache=cache)
+    where = devices.usable_device(device)
+    return transformer.TransformerEncoder(label, loaded, cache=cache, precision=precision, device=where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,12 @@ class Layout:
     def size(self) -> int:
         """Length of the vector."""
         return sum(math.prod(shape) for _, shape in self.shapes)
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Where each parameter lies in the vector."""
+        ends = list(itertools.accumulate(math.prod(shape) for _, shape in self.shapes))
+        return {name: slice(end - math.prod(shape), end) for (name, shape), end in zip(self.shapes, ends, strict=True)}
 
     @property
     def hash(self) -> str:

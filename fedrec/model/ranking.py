@@ -6,6 +6,7 @@ shared maps, r optional item residuals, b the popularity prior (docs/architectur
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -24,7 +25,8 @@ from fedrec.spec import ModelSpec
 
 Parameters = Mapping[str, Tensor]
 
-_ADAPTER = "adapter."
+ADAPTER = "adapter."
+SHORTEST = 1e-6  # of a text's way from the centre; below it there is no direction to speak of
 _SHARPNESS = 3.0  # inner products of unit vectors are at most 1: this lets a softmax prefer
 
 
@@ -48,7 +50,7 @@ class Model:
         with torch.no_grad():
             pooled = _batched(adapter, adapter.trainable(), items.texts)
         self.centre = pooled.mean(dim=0)
-        away, length = self._direction(pooled)
+        away, length = self.directions(pooled)
         self.axes = self._principal(torch.cat([away / length, items.features], dim=-1))
         start = self._start()
         self.layout = Layout(tuple((name, tuple(value.shape)) for name, value in start.items()))
@@ -69,12 +71,13 @@ class Model:
     def text_vectors(self, parameters: Parameters, inputs: TowerInputs) -> Tensor:
         """(text, dim) vectors of free text, in the space of the items."""
         absent = self.items.features.new_zeros(len(inputs), self.items.features.shape[1])
-        return self._project(parameters, inputs, absent)
+        return self.project(parameters, self.pooled(parameters, inputs), absent)
 
     def item_vectors(self, parameters: Parameters, rows: Tensor | None = None) -> Tensor:
         """(item, dim) vectors V z + r of the catalogue, or of some rows of it."""
         pick = slice(None) if rows is None else rows
-        vectors = self._project(parameters, self.items.texts[pick], self.items.features[pick])
+        pooled = self.pooled(parameters, self.items.texts[pick])
+        vectors = self.project(parameters, pooled, self.items.features[pick])
         return vectors + parameters["residuals"][pick] if self.spec.residuals else vectors
 
     def queries(self, parameters: Parameters, contexts: Tensor) -> Tensor:
@@ -86,27 +89,40 @@ class Model:
     def prior(self, parameters: Parameters, rows: Tensor | None = None) -> Tensor:
         """(item,) popularity prior; zeros in a model without one."""
         if not self.spec.popularity:
-            return torch.zeros(len(self) if rows is None else len(rows))
+            return self.centre.new_zeros(len(self) if rows is None else len(rows))
         return parameters["popularity"] if rows is None else parameters["popularity"][rows]
 
-    def _project(self, parameters: Parameters, inputs: TowerInputs, features: Tensor) -> Tensor:
-        mine = {name.removeprefix(_ADAPTER): p for name, p in parameters.items() if name.startswith(_ADAPTER)}
-        away, length = self._direction(_batched(self.adapter, mine, inputs))
+    def pooled(self, parameters: Parameters, inputs: TowerInputs) -> Tensor:
+        """(text, width) adapted text vectors."""
+        mine = {name.removeprefix(ADAPTER): p for name, p in parameters.items() if name.startswith(ADAPTER)}
+        return _batched(self.adapter, mine, inputs)
+
+    def project(self, parameters: Parameters, pooled: Tensor, features: Tensor) -> Tensor:
+        """(text, dim) vectors of adapted text (text, width) and dense features (text, feature), without residuals."""
+        away, length = self.directions(pooled)
         width, projection = away.shape[1], parameters.get("projection", self.axes)
         # Scaling rows after the projection touches dim columns instead of width: most of a client's time.
         text = (away @ projection[:width]) / length
         return text + features @ projection[width:] if features.shape[1] else text
 
-    def _direction(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """(text, width) vectors from the catalogue's centre, and (text, 1) their lengths.
+    def directions(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """(text, width) vectors from the catalogue's centre, and (text, 1) their lengths; ∞ without words.
 
         Sentence encoders put all texts into one narrow cone; without its centre, angles tell more.
         """
         away = pooled - self.centre
-        length = torch.linalg.vector_norm(away, dim=-1, keepdim=True).clamp(min=1e-6)
+        length = torch.linalg.vector_norm(away, dim=-1, keepdim=True).clamp(min=SHORTEST)
         # A text without words has no direction, and must not get the centre's.
         wordless = torch.linalg.vector_norm(pooled.detach(), dim=-1, keepdim=True) == 0
         return away, length.masked_fill(wordless, torch.inf)
+
+    def to(self, device: torch.device) -> Model:
+        """The same model with everything it computes with on `device`; `initial` stays where it is."""
+        moved = copy.copy(self)
+        moved.adapter = copy.deepcopy(self.adapter).to(device)
+        moved.items = Items(self.items.texts.to(device), self.items.features.to(device))
+        moved.centre, moved.axes = self.centre.to(device), self.axes.to(device)
+        return moved
 
     def _principal(self, inputs: Tensor) -> Tensor:
         """(width, dim) the first principal axes of the catalogue."""
@@ -127,13 +143,13 @@ class Model:
             start["residuals"] = torch.zeros(len(self), self.spec.dim)
         if self.spec.popularity:
             start["popularity"] = torch.zeros(len(self))
-        return start | {_ADAPTER + name: value for name, value in self.adapter.trainable().items()}
+        return start | {ADAPTER + name: value for name, value in self.adapter.trainable().items()}
 
 
 def _batched(adapter: Adapter, parameters: Parameters, inputs: TowerInputs, size: int = 4096) -> Tensor:
     # Hidden states of a whole catalogue through a block at once would not fit: the pieces do.
     if not len(inputs):
-        return torch.zeros(0, adapter.encoder.dim)
+        return inputs.values.new_zeros(0, adapter.encoder.dim)
     pieces = [inputs[slice(start, start + size)] for start in range(0, len(inputs), size)]
     return torch.cat([functional_call(adapter, dict(parameters), (piece,)) for piece in pieces])
 

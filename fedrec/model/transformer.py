@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ from torch import Tensor
 
 from fedrec.errors import EncoderError, require
 from fedrec.model.cache import Arrays, content_key, remember
-from fedrec.model.trunk import Loaded, Top
+from fedrec.model.encoder import Precision
+from fedrec.model.trunk import Loaded, Top, Trunk
 
-_BATCH = 32  # texts in one pass
+_CPU = torch.device("cpu")
+_BATCH = 32  # texts in one pass, as a core's cache likes it
+_GPU_BATCH = 512  # the same, so that computing takes longer than asking for it
 _PATIENCE = 2000  # texts from which a progress bar is worth its line
 
 
@@ -39,11 +43,18 @@ class Hidden:
 
 
 class TransformerEncoder:
-    """An `Encoder` over a trunk. Frozen, hence shared by deep copies of whatever refers to it."""
+    """An `Encoder` over a trunk. Frozen, hence shared by deep copies of whatever refers to it.
 
-    def __init__(self, name: str, loaded: Loaded, *, cache: Path | None) -> None:
-        self.name, self.hash, self.trunk = name, loaded.hash, loaded.trunk
-        self._tokenise, self._cache = loaded.tokenise, cache
+    Texts go through a copy of the trunk of that `precision` on `device`, made when first needed; results are float32
+    arrays on the host. The top comes from the float32 weights: it is there to be trained.
+    """
+
+    def __init__(
+        self, name: str, loaded: Loaded, *, cache: Path | None, precision: Precision = "float32",
+        device: torch.device = _CPU,
+    ) -> None:  # fmt: skip
+        self.name, self.hash, self.trunk = name, _identity(loaded.hash, precision), loaded.trunk
+        self._tokenise, self._cache, self._precision, self._device = loaded.tokenise, cache, precision, device
 
     def __repr__(self) -> str:
         return f"TransformerEncoder({self.name}, {self.hash[:12]})"
@@ -73,14 +84,16 @@ class TransformerEncoder:
         return Hidden(found["states"].astype(np.float32, copy=False), found["starts"].astype(np.int64, copy=False))
 
     def top(self, blocks: int) -> Top:
-        """The rest of the computation: `top(states, mask)` equals `encode`, checked here on two sentences."""
+        """The rest of the computation, in float32 on the CPU; checked here on two sentences.
+
+        `top(states, mask)` equals `encode` up to the rounding of the precision.
+        """
         self._check(blocks)
         top = Top(self.trunk, blocks)
-        probe = ["one", "two texts of unequal length"]
-        states, mask = map(torch.from_numpy, self.hidden(probe, blocks).padded())
+        ((_, ids, mask),) = _batches(self._tokens(["one", "two texts of unequal length"]), 2)
         try:
             with torch.inference_mode():
-                same = np.allclose(top(states, mask), self._vectors(probe), atol=1e-4)
+                same = torch.allclose(top(self.trunk.states(ids, mask, blocks), mask), self.trunk(ids, mask), atol=1e-4)
         except (AttributeError, RuntimeError, TypeError, ValueError):
             same = False  # these blocks want more than states and a mask, such as rotary positions
         if not same:
@@ -102,22 +115,32 @@ class TransformerEncoder:
         return remember(folder, content_key(self.hash, part, texts=texts) if folder else "", compute)
 
     def _vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        vectors = np.zeros((len(texts), self.dim), np.float32)
+        vectors, trunk = np.zeros((len(texts), self.dim), np.float32), self._placed
         with torch.inference_mode():
-            for rows, ids, mask in _batches(self._tokens(texts)):
-                vectors[rows] = self.trunk(ids, mask).numpy()
+            for rows, ids, mask in self._passes(self._tokens(texts)):
+                vectors[rows] = trunk(ids, mask).cpu().numpy()
         return vectors
 
     def _states(self, texts: Sequence[str], blocks: int) -> Arrays:
-        tokens = self._tokens(texts)
+        tokens, trunk = self._tokens(texts), self._placed
         starts = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
         states = np.empty((starts[-1], self.dim), np.float32)
         with torch.inference_mode():
-            for rows, ids, mask in _batches(tokens):
-                found = self.trunk.states(ids, mask, blocks)
-                for row, one, real in zip(rows, found, mask, strict=True):
-                    states[starts[row] : starts[row + 1]] = one[real].numpy()
+            for rows, ids, mask in self._passes(tokens):
+                found = trunk.states(ids, mask, blocks)[mask].cpu().numpy()  # one transfer, without the padding
+                ends = np.cumsum([len(tokens[row]) for row in rows])
+                for row, one in zip(rows, np.split(found, ends[:-1]), strict=True):
+                    states[starts[row] : starts[row + 1]] = one
         return {"states": states, "starts": starts}
+
+    @cached_property
+    def _placed(self) -> Trunk:
+        return self.trunk.placed(self._device, self._precision)
+
+    def _passes(self, tokens: list[list[int]]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """What one pass after the other takes, on the device."""
+        for rows, ids, mask in _batches(tokens, _BATCH if self._device.type == "cpu" else _GPU_BATCH):
+            yield rows, ids.to(self._device), mask.to(self._device)
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text; none for a blank one, which would otherwise become its two marks."""
@@ -129,11 +152,16 @@ class TransformerEncoder:
         return tokens
 
 
-def _batches(tokens: list[list[int]]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+def _identity(digest: str, precision: Precision) -> str:
+    """The hash of an encoder whose trunk has the hash `digest`; in float32 there is nothing to add."""
+    return digest if precision == "float32" else content_key("trunk in", precision, digest, texts=())
+
+
+def _batches(tokens: list[list[int]], size: int) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """(rows, ids, mask) of texts of like length, longest first, so that memory peaks at once and padding is little."""
     rows = sorted((row for row, ids in enumerate(tokens) if ids), key=lambda row: -len(tokens[row]))
-    for start in _shown(range(0, len(rows), _BATCH), texts=len(rows)):
-        batch = rows[start : start + _BATCH]
+    for start in _shown(range(0, len(rows), size), texts=len(rows)):
+        batch = rows[start : start + size]
         width = len(tokens[batch[0]])
         ids = torch.tensor([tokens[row] + [0] * (width - len(tokens[row])) for row in batch])
         mask = torch.arange(width) < torch.tensor([len(tokens[row]) for row in batch])[:, None]

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from fedrec.errors import EncoderError, require
 from fedrec.model.cache import content_key
+from fedrec.model.encoder import Precision
 from fedrec.model.hashing import split
 from fedrec.model.weights import files_digest, model_files
 from fedrec.randomness import stream
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 Pooling = Literal["mean", "cls"]
 
+_DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _VOCABULARY = 4096  # of the tiny encoder
 
 
@@ -46,15 +48,25 @@ class Trunk(nn.Module):
                 module.p = 0.0
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """(text, token) ids and mask → (text, dim) unit vectors."""
+        """(text, token) ids and mask → (text, dim) unit vectors, float32 in any precision."""
         states = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        return _pool(states, mask, self.pooling)
+        return _pool(states.float(), mask, self.pooling)
 
     def states(self, ids: Tensor, mask: Tensor, blocks: int) -> Tensor:
-        """(text, token, dim) states that enter the last `blocks` blocks."""
+        """(text, token, dim) states that enter the last `blocks` blocks, float32 in any precision."""
         found = self.model(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True)
-        states: Tensor = found.hidden_states[-1 - blocks]
+        states: Tensor = found.hidden_states[-1 - blocks].float()
         return states
+
+    def placed(self, device: torch.device, precision: Precision) -> Trunk:
+        """A copy on `device` with weights and activations of that precision; itself where that changes nothing."""
+        if device.type == "cpu" and precision == "float32":
+            return self
+        placed = copy.deepcopy(self)
+        for parameter in placed.parameters():
+            # Not the buffers: with rounded frequencies, rotary positions put words in the wrong places.
+            parameter.data = parameter.data.to(_DTYPES[precision])
+        return placed.to(device)
 
     @property
     def blocks(self) -> nn.ModuleList:

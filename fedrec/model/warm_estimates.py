@@ -168,9 +168,9 @@ def _whitening(covariance: Floats) -> Floats:
 
 
 def triangle(matrix: Floats) -> Floats:
-    """The upper triangle of a symmetric matrix, off-diagonals times √2: its length is the matrix's."""
-    rows, columns = np.triu_indices(len(matrix))
-    return np.asarray(matrix[rows, columns] * np.where(rows == columns, 1.0, 2**0.5))
+    """The upper triangle of symmetric matrices (…, n, n), off-diagonals times √2: its length is the matrix's."""
+    rows, columns = np.triu_indices(matrix.shape[-1])
+    return np.asarray(matrix[..., rows, columns] * np.where(rows == columns, 1.0, 2**0.5))
 
 
 def square(entries: Floats, width: int) -> Floats:

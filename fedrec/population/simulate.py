@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from flwr.app import Context
 from numpy.typing import NDArray
 
-from fedrec.device.policy import Policy, anything
+from fedrec.device.policy import Policy
 from fedrec.errors import DataError
-from fedrec.exchange.client import client_app
 from fedrec.exchange.serve import serve
 from fedrec.exchange.strategy import Progress
 from fedrec.model.pack import write_pack
-from fedrec.population.grid import LocalGrid
+from fedrec.population.engines import opened, spending_of, threads
 from fedrec.population.states import DeviceStates
-from fedrec.population.world import Fleet, ModelScorer, VirtualDevice, World, accepted
+from fedrec.population.world import Fleet, ModelScorer, World, accepted
 from fedrec.privacy.chain import Book
-from fedrec.privacy.device_ledger import DeviceLedger
 from fedrec.privacy.statement import Statement, statements
 from fedrec.rounds.checkpoint import Checkpoint
 from fedrec.runs import Run
 from fedrec.spec import Plan
+from fedrec.speed import DEFAULT, Speed
 from fedrec.study.arms import Arm, arms
 from fedrec.study.evaluate import Evaluation, Ranking, Scorer, evaluate
 from fedrec.study.report import table, write_curve
@@ -52,63 +49,62 @@ class Results:
 
 @dataclass(frozen=True, eq=False)
 class Simulation:
-    """A run folder with everything that is needed to work on it."""
+    """A run folder with everything that is needed to work on it.
+
+    `policy` is what every virtual device accepts; None accepts the plan whatever it is. `speed` changes no result.
+    """
 
     run: Run
     task: Task
     world: World
-    fleet: Fleet
+    policy: Policy | None = None
+    speed: Speed = DEFAULT
 
     @classmethod
-    def start(cls, plan: Plan, path: Path, policy: Policy | None = None) -> Simulation:
-        """A new run of `plan` in `path`. The plan written there says what is done: all clients, possible cohorts.
-
-        `policy` is what every virtual device accepts; None accepts the plan whatever it is.
-        """
+    def start(cls, plan: Plan, path: Path, policy: Policy | None = None, speed: Speed = DEFAULT) -> Simulation:
+        """A new run of `plan` in `path`. The plan written there says what is done: all clients, possible cohorts."""
         world = World.open(plan)
         task = Task(_resolved(plan, len(world.population)), world.dataset.catalogue)
         _check(task, world)
         accepted(task, policy)
-        return cls._assemble(Run.create(path, task, data=world.dataset.hash), task, world, policy)
+        return cls(Run.create(path, task, data=world.dataset.hash), task, world, policy, speed)
 
     @classmethod
-    def resume(cls, path: Path, policy: Policy | None = None) -> Simulation:
+    def resume(cls, path: Path, policy: Policy | None = None, speed: Speed = DEFAULT) -> Simulation:
         """A run that was started before, on the data it was started on."""
         run = Run.open(path)
         task = Task.open(path)
         run.check_plan(task.plan)
         world = World.open(task.plan)
         run.check_data(world.dataset.hash)
-        return cls._assemble(run, task, world, policy)
+        return cls(run, task, world, policy, speed)
 
-    @classmethod
-    def _assemble(cls, run: Run, task: Task, world: World, policy: Policy | None) -> Simulation:
-        states = DeviceStates(run.path / "devices", len(world.population), task.plan.model.dim)
-        ledger = None
-        if task.privacy:
-            whole = policy.limits if policy else anything(task.privacy)
-            ledger = DeviceLedger(run.path / "devices" / "ledger.sqlite", whole, fast=True)
-        return cls(run, task, world, Fleet(task, world, states, ledger, policy))
+    @cached_property
+    def fleet(self) -> Fleet:
+        """The virtual devices, with what they keep on disk."""
+        folder, clients = self.run.path / "devices", len(self.world.population)
+        states = DeviceStates(folder, clients, self.task.plan.model.dim)
+        spending = spending_of(folder, self.task, self.policy, self.speed)
+        return Fleet(self.task, self.world, states, spending, self.policy)
 
     def train(self, told: Told) -> None:
         """All rounds that are still to do. `told` gets each row of the metrics as it is written."""
-        plan = self.task.plan
-        app = client_app(lambda context: VirtualDevice(self.fleet, _partition(context)))
 
         def observe(progress: Progress) -> None:
             if all(row["round"] != progress.round for row in self.run.metrics()[-1:]):
                 told(self._tell(progress.round, _public(progress)))
 
-        with self.run.locked(), one_thread():
+        with self.run.locked(), threads(self.speed):
             self._begin(told)
-            serve(self.task, LocalGrid(app, plan.clients), self.run.path, [observe])
+            with opened(self.fleet, self.run.path, self.speed) as (grid, crew):
+                serve(self.task, grid, self.run.path, [observe], crew=crew)
 
     def finish(self, told: Callable[[str], None]) -> Results:
         """Measure the trained model and its baselines on the test items, and write what a reader needs."""
         scorer, shared = self._trained()
         measured: dict[str, Evaluation] = {}
         whole: dict[str, Evaluation] = {}
-        with one_thread():
+        with threads(self.speed):
             for arm in [Arm("fedrec", lambda: scorer), *arms(self.fleet)]:
                 told(arm.name)
                 contestant = arm.build()
@@ -129,10 +125,10 @@ class Simulation:
         cold = split.cold_items if last and not whole and split.cold_items.any() else None
         ranking = Ranking(
             k=(spec.k,), negatives=spec.negatives if last and cold is None else 0, seed=self.task.plan.seed,
-            candidates=cold, vectors=self.pooled if last else None,
+            candidates=cold, vectors=self.pooled if last else None, people=spec.people,
         )  # fmt: skip
         holdout = split.test if last else split.validation
-        return evaluate(scorer, self.world.population, holdout, train=self.world.cuts, ranking=ranking)
+        return evaluate(scorer, self.world.population, holdout, train=self.world.trained, ranking=ranking)
 
     @property
     def pooled(self) -> NDArray[np.float32]:
@@ -142,7 +138,7 @@ class Simulation:
     def _trained(self) -> tuple[ModelScorer, NDArray[np.float32]]:
         saved = Checkpoint.load(self.run.path / "checkpoint.safetensors", self.task.hash)
         number, shared = (saved.round, saved.optimum.shared) if saved else (0, self.task.model.initial)
-        return ModelScorer(self.fleet, shared, self.fleet.states.after(number)), shared
+        return ModelScorer(self.fleet, shared, number), shared
 
     def _ledger_head(self) -> str:
         """Hash of the ledger's last record, "" without a ledger; refuses P16 when the model is not of its release."""
@@ -190,25 +186,10 @@ class Simulation:
         run.write("results.json", json.dumps(content, indent=2, default=str))
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One client is too little work for two threads, and one thread always adds in the same order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _resolved(plan: Plan, clients: int) -> Plan:
     # A private plan's cohort decides its noise: too large a one is refused, not changed.
     cohort = plan.federation.cohort if plan.privacy.mode != "none" else min(plan.federation.cohort, clients)
     return plan.override({"clients": clients, "federation": {"cohort": cohort}})
-
-
-def _partition(context: Context) -> int:
-    return int(context.node_config["partition-id"])
 
 
 def _public(progress: Progress) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,26 @@ from numpy.typing import NDArray
 from fedrec.datasets import load
 from fedrec.datasets.dataset import Dataset
 from fedrec.device.history import History
-from fedrec.device.participation import Participation, Work
+from fedrec.device.participation import Exit, Participation
 from fedrec.device.policy import Policy, anything, terms_of
 from fedrec.device.profile import Events
 from fedrec.device.rounds import DeviceRounds, Holding
 from fedrec.device.training import queries_at
 from fedrec.errors import DataError, RunError
 from fedrec.model.adapter import TowerInputs
-from fedrec.population.source import Population
+from fedrec.population.accounts import Accounts
+from fedrec.population.source import People
 from fedrec.population.states import DeviceStates
 from fedrec.privacy.device_ledger import DeviceLedger
 from fedrec.privacy.enrolment import Terms
 from fedrec.randomness import stream
 from fedrec.rounds.aggregate import Turn
 from fedrec.spec import Plan
-from fedrec.study.splits import Split, global_time, hide_items, leave_one_out
+from fedrec.study.holdouts import Split
+from fedrec.study.splits import Trained, global_time, hide_items, leave_one_out
 from fedrec.task import Task
+
+_HELD = 20_000  # histories that are kept as tensors: memory does not grow with the population
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +42,7 @@ class World:
     """A data set, cut into what devices may learn from and what is held out. `population` is what they hold."""
 
     dataset: Dataset
-    population: Population
+    population: People
     split: Split
     plan: Plan
 
@@ -53,12 +57,11 @@ class World:
     @classmethod
     def of(cls, dataset: Dataset, plan: Plan) -> World:
         """The world of a data set that is already loaded."""
-        people = dataset.population.head(plan.clients or len(dataset.population))
+        people, items = dataset.population.head(plan.clients or len(dataset.population)), len(dataset.catalogue)
         if plan.split.kind == "cold-items":
-            people, split = hide_items(people, plan.split.hidden, plan.seed, len(dataset.catalogue))
-        else:
-            split = leave_one_out(people) if plan.split.kind == "leave-one-out" else global_time(people)
-        return cls(dataset, people, split, plan)
+            return cls(dataset, *hide_items(people, plan.split.hidden, plan.seed, items), plan)
+        split = leave_one_out(people) if plan.split.kind == "leave-one-out" else global_time(people)
+        return cls(dataset, people, replace(split, cold_items=np.zeros(items, bool)), plan)
 
     @property
     def cuts(self) -> NDArray[np.int64]:
@@ -66,24 +69,30 @@ class World:
         return self.split.train if self.plan.split.fit == "train" else self.split.test.cuts
 
     @cached_property
+    def trained(self) -> Trained:
+        """What the federation learns from, for evaluations to count once."""
+        return Trained(self.population, self.cuts)
+
+    @cached_property
     def words(self) -> dict[str, int]:
         """Every distinct free text, numbered."""
-        written = self.population.table.column("text").unique().to_pylist()
-        return {text: row for row, text in enumerate(sorted(text for text in written if text))}
+        return {text: row for row, text in enumerate(self.population.written())}
 
 
 class Fleet:
     """Virtual devices over a world, opened one at a time. What `take_part` returns is what a device would send.
 
-    In private modes every device keeps an account of its own in `ledger`, and may refuse. `policy` is what the devices
-    accept; None accepts whatever the simulation asks.
+    In private modes every device counts what it has spent, in a ledger of its own or in columns, and may refuse.
+    `policy` is what the devices accept; None accepts whatever the simulation asks.
     """
 
     def __init__(
-        self, task: Task, world: World, states: DeviceStates, ledger: DeviceLedger | None = None,
+        self, task: Task, world: World, states: DeviceStates, spending: DeviceLedger | Accounts | None = None,
         policy: Policy | None = None,
     ) -> None:  # fmt: skip
-        self.task, self.world, self.states, self.ledger = task, world, states, ledger
+        self.task, self.world, self.states = task, world, states
+        self.ledger = spending if isinstance(spending, DeviceLedger) else None
+        self.accounts = spending if isinstance(spending, Accounts) else None
         self.rounds = DeviceRounds(task, hidden=world.split.cold_items)
         self.terms = accepted(task, policy)
         self._holdings: dict[tuple[int, int], Holding] = {}
@@ -95,22 +104,29 @@ class Fleet:
 
     def take_part(self, client: int, turn: Turn, shared: NDArray[np.float32]) -> NDArray[Any]:
         """What the device sends in a round; its embedding is kept."""
+        train = lambda: self.trained(client, turn.number, shared)
         if self.task.privacy is None:
-            return self._train(client, turn.number, shared).astype(np.float32)
-        crossing = self.task.privacy.crossing(turn.number, turn.clip)
-        width = self.task.learner.width(turn.number)
-        noise = self.task.privacy.noise(self._seeded(client, turn.number)) if crossing.share else None
-        work = Work(
-            train=lambda: self._train(client, turn.number, shared), cross=lambda update: crossing.send(update, noise),
-            size=width, sent=(crossing.width(width), crossing.dtype),
-            idle=(lambda: self._idle(client, turn.number, shared)) if self.task.privacy.interaction else None,
+            return train().astype(np.float32)
+        return self.participation(client, turn.number).take_part(turn.number, train, self.out(client, turn, shared))
+
+    def out(self, client: int, turn: Turn, shared: NDArray[np.float32]) -> Exit:
+        """The device's way out of a private round: its half of the crossing, with noise of its own if it adds any."""
+        privacy = self.task.privacy
+        if privacy is None:
+            raise RunError("a round without promises has no crossing")
+        crossing, width = privacy.crossing(turn.number, turn.clip), self.task.learner.width(turn.number)
+        noise = privacy.noise(self._seeded(client, turn.number)) if crossing.share else None
+        return Exit(
+            cross=lambda update: crossing.send(update, noise), size=width, sent=(crossing.width(width), crossing.dtype),
+            idle=(lambda: self._idle(client, turn.number, shared)) if privacy.interaction else None,
         )  # fmt: skip
-        return self._participation(client, turn.number).take_part(turn.number, work)
 
     def holding(self, client: int, cut: int) -> Holding:
         """The first `cut` events of a client, in the forms that training takes."""
         key = (client, cut)
         if key not in self._holdings:
+            while len(self._holdings) >= _HELD:
+                del self._holdings[next(iter(self._holdings))]
             history = self.world.population[client].before(cut)
             self._holdings[key] = Holding(history, self.task.plan.profile, self.tower)
         return self._holdings[key]
@@ -121,7 +137,7 @@ class Fleet:
 
     def tower(self, texts: Sequence[str]) -> TowerInputs:
         """What the frozen tower makes of private texts; each distinct text goes through it once."""
-        return self._bank[torch.tensor([self.world.words[text] for text in texts], dtype=torch.int64)]
+        return self.bank[torch.tensor([self.world.words[text] for text in texts], dtype=torch.int64)]
 
     def scores(
         self,
@@ -143,13 +159,19 @@ class Fleet:
             return (wanted @ table.T + model.prior(parameters)).numpy()
 
     @cached_property
-    def _bank(self) -> TowerInputs:
+    def bank(self) -> TowerInputs:
+        """What the frozen tower makes of every distinct private text, in the order of their numbers."""
         return self.task.model.adapter.prepare(list(self.world.words))
 
-    def _train(self, client: int, number: int, shared: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
-        rng = stream(self.task.plan.seed, "client", number, client)
+    def coins(self, client: int, number: int) -> np.random.Generator:
+        """What a device draws its examples and rivals from; never noise of a promise."""
+        return stream(self.task.plan.seed, "client", number, client)
+
+    def trained(self, client: int, number: int, shared: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+        """The update that a device makes in a round; its embedding is kept."""
         holding = self.holding(client, int(self.world.cuts[client]))
-        outcome = self.rounds.round(number, (shared, self.states.before(client, number)), holding, rng)
+        start = (shared, self.states.before(client, number))
+        outcome = self.rounds.round(number, start, holding, self.coins(client, number))
         self.states.keep(client, number, outcome.embedding)
         return outcome.delta
 
@@ -159,7 +181,8 @@ class Fleet:
         nothing = Holding(History.of([]), self.task.plan.profile, self.tower)
         return self.rounds.round(number, start, nothing, stream(self.task.plan.seed, "idle", number, client)).delta
 
-    def _participation(self, client: int, number: int) -> Participation:
+    def participation(self, client: int, number: int) -> Participation:
+        """The device's part in the task, in its ledger; it takes its seat when it first comes."""
         if self.ledger is None or self.terms is None:
             raise RunError("private devices keep a ledger", remedy="Give the fleet a DeviceLedger.")
         if client not in self._enrolled:
@@ -177,17 +200,27 @@ class Fleet:
 
 @dataclass(frozen=True, eq=False)
 class ModelScorer:
-    """A trained model as the evaluation's `Scorer`: shared parameters and every device's own embedding."""
+    """A trained model as the evaluation's `Scorer`: shared parameters, and every device's own embedding.
+
+    The embeddings are those after round `trained`, or, trained elsewhere, rows (client, dim).
+    """
 
     fleet: Fleet
     shared: NDArray[np.float32]
-    embeddings: NDArray[np.float32]
+    trained: int | NDArray[np.float32]
 
     def __call__(self, clients: NDArray[np.int64], histories: Sequence[History], /) -> NDArray[np.float32]:
         """(client, item) scores."""
-        return self.fleet.scores(
-            self.shared, self.embeddings[clients], clients, [len(history) for history in histories]
-        )
+        return self.fleet.scores(self.shared, self._own(clients), clients, [len(history) for history in histories])
+
+    @property
+    def embeddings(self) -> NDArray[np.float32]:
+        """(client, dim) everybody's."""
+        return self._own(np.arange(len(self.fleet)))
+
+    def _own(self, clients: NDArray[np.int64]) -> NDArray[np.float32]:
+        rows = self.trained
+        return self.fleet.states.after(rows, clients) if isinstance(rows, int) else rows[clients]
 
 
 @dataclass(frozen=True, eq=False)

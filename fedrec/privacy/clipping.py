@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from fedrec.errors import PrivacyRefusal, require
 
 _INT64 = 2**63
+WHOLE = 2**53  # float64 adds whole numbers up to here without rounding
 
 
 class Bounded(NamedTuple):
@@ -20,6 +22,13 @@ class Bounded(NamedTuple):
     vector: NDArray[np.int64]  # (dim,) in grid steps
     l2: int  # in grid steps
     grid: int  # steps per unit
+
+
+class Row(NamedTuple):
+    """One of many clipped updates."""
+
+    vector: NDArray[Any]  # (dim,) whole numbers in grid steps; the next row may overwrite it
+    norm: float  # ‖update‖₂ as `np.linalg.norm` has it; not finite where the update is not
 
 
 def radius(clip: float, grid: int) -> int:
@@ -63,12 +72,41 @@ def clip_to_grid(update: NDArray[np.float64], clip: float, grid: int) -> Bounded
     return Bounded(_onto_ball(update.astype(np.float64), clip, grid), bound, grid)
 
 
+def clip_each(updates: NDArray[np.float32], clip: float, grid: int) -> Iterator[Row]:
+    """`clip_to_grid` of every row of `updates` (client, dim), bit for bit, in a fraction of its time.
+
+    The same arithmetic in one buffer, with squares of whole floats in place of squares of integers. Such a sum is exact
+    up to 2⁵³ and is never rounded back below it, so its comparison with a radius² < 2⁵³ is exact. A larger radius takes
+    the integers.
+    """
+    bound, wide = radius(clip, grid), np.empty(updates.shape[1])
+    for update in updates:
+        wide[:] = update
+        norm = math.sqrt(float(np.dot(wide, wide)))  # float32 has no square that overflows a float64
+        if bound**2 >= WHOLE:
+            yield Row(clip_to_grid(wide, clip, grid).vector, norm)
+            continue
+        if math.isfinite(norm):
+            _float_onto_ball(wide, update, norm, clip, grid)
+        else:
+            wide[:] = 0
+        yield Row(wide, norm)
+
+
+def finite_rows(updates: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(client,) which rows of `updates` are finite; the others are clipped to zero."""
+    return np.array([np.isfinite(update).all() for update in updates], bool)
+
+
 def check_bounded(vector: NDArray[np.int64], clip: float, grid: int) -> bool:
     """Whether a received `vector` is one that `clip_to_grid` may have made. Never raises on the vector's account."""
     bound = radius(clip, grid)
-    if vector.ndim != 1 or vector.dtype != np.int64:
-        return False
-    return _peak(vector) <= bound and squared_norm(vector) <= bound**2
+    return vector.ndim == 1 and vector.dtype == np.int64 and within_ball(vector, bound)
+
+
+def within_ball(vector: NDArray[np.int64], l2: float) -> bool:
+    """Whether ‖vector‖₂ ≤ l2, exactly."""
+    return _peak(vector) <= l2 and squared_norm(vector) <= l2**2
 
 
 def squared_norm(vector: NDArray[np.int64]) -> int:
@@ -90,6 +128,24 @@ def _onto_ball(update: NDArray[np.float64], clip: float, grid: int) -> NDArray[n
     while squared_norm(vector) > bound**2:  # the float norm can be short by an ulp
         vector -= np.sign(vector)
     return vector
+
+
+def _float_onto_ball(
+    wide: NDArray[np.float64], update: NDArray[np.float32], norm: float, clip: float, grid: int
+) -> None:
+    """`_onto_ball` on `wide`, which holds the update, of this norm."""
+    bound, peak = radius(clip, grid), max(float(update.max(initial=0)), -float(update.min(initial=0)))
+    # Rounding toward zero takes at most √dim steps off a norm, so a longer update is spared the attempt.
+    if peak <= clip and norm * grid * (1 - 2**-20) <= bound + math.sqrt(wide.size):
+        np.trunc(np.multiply(wide, grid, out=wide), out=wide)
+        if np.dot(wide, wide) <= bound**2:
+            return
+        wide[:] = update
+    wide /= peak
+    wide /= np.sqrt(np.dot(wide, wide))
+    np.trunc(np.multiply(wide, bound, out=wide), out=wide)
+    while np.dot(wide, wide) > bound**2:
+        wide -= np.sign(wide)
 
 
 def _peak(vector: NDArray[np.int64]) -> int:

@@ -152,10 +152,23 @@ def advance(standing: Standing, entry: Entry) -> Standing:
         case Step.ENROLLED:
             seat = _enrolled(standing, entry)
         case Step.RESERVED:
-            seat = _reserved(_seat(standing, entry), entry)
+            seat = reserved(_seat(standing, entry), entry.round)
         case Step.SEALED:
             seat = _sealed(_seat(standing, entry), entry)
     return Standing(counter=entry.seq + 1, head=entry.hash, seats={**standing.seats, entry.task: seat})
+
+
+def reserved(seat: Seat, number: int) -> Seat:
+    """The seat once a participation is spent on round `number`; refuses P10 what the spans do not allow."""
+    terms, span = seat.terms, seat.terms.span(number)
+    if number <= seat.last:
+        raise _early("a device answers a round once, and no older one", round=number, last=seat.last)
+    if seat.last in span and number - seat.last < span.separation:
+        raise _early("rounds of one device lie apart", round=number, last=seat.last, separation=span.separation)
+    used = tuple(count + (each is span) for count, each in zip(seat.used, terms.spans, strict=True))
+    if max(count - each.participations for count, each in zip(used, terms.spans, strict=True)) > 0:
+        raise _early("a device takes part as often as the plan counts on", round=number, most=span.participations)
+    return replace(seat, used=used, last=number, digest="", spent=seat.spent + span.charge)
 
 
 def broken(rule: str, /, **got: object) -> PrivacyRefusal:
@@ -172,18 +185,6 @@ def _enrolled(standing: Standing, entry: Entry) -> Seat:
     if terms.task != entry.task:
         raise broken("terms are of the task that they are filed under", seq=entry.seq)
     return Seat(terms=terms, used=(0,) * len(terms.spans))
-
-
-def _reserved(seat: Seat, entry: Entry) -> Seat:
-    terms, span = seat.terms, seat.terms.span(entry.round)
-    if entry.round <= seat.last:
-        raise _early("a device answers a round once, and no older one", round=entry.round, last=seat.last)
-    if seat.last in span and entry.round - seat.last < span.separation:
-        raise _early("rounds of one device lie apart", round=entry.round, last=seat.last, separation=span.separation)
-    used = tuple(count + (each is span) for count, each in zip(seat.used, terms.spans, strict=True))
-    if max(count - each.participations for count, each in zip(used, terms.spans, strict=True)) > 0:
-        raise _early("a device takes part as often as the plan counts on", round=entry.round, most=span.participations)
-    return replace(seat, used=used, last=entry.round, digest="", spent=seat.spent + span.charge)
 
 
 def _sealed(seat: Seat, entry: Entry) -> Seat:

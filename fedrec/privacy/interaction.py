@@ -190,15 +190,19 @@ def bounded_sum(rows: NDArray[np.float64], terms: InteractionTerms) -> NDArray[n
 
 
 def private_statistics(rows: NDArray[np.float64], terms: InteractionTerms, noise: Noise) -> NDArray[np.float64]:
-    """(dim,) noisy mean of `rows` (example, dim), over the terms' public number of examples.
+    """(dim,) noisy mean of `rows` (example, dim), over the terms' public number of examples."""
+    return noisy_mean(bounded_sum(rows, terms), terms, noise)
+
+
+def noisy_mean(total: NDArray[np.int64], terms: InteractionTerms, noise: Noise) -> NDArray[np.float64]:
+    """(dim,) what is released of `total` (dim,), which must be a sum that `bounded_sum` may have made.
 
     One release of all the examples: needs terms of one step at rate 1 (P14).
     """
     if terms.rate != 1 or terms.steps != 1:
         remedy = "Make terms of their own for the statistics, with rate=1 and steps=1."
         _refuse("statistics are one release of all examples", remedy, rate=terms.rate, steps=terms.steps)
-    noisy = bounded_sum(rows, terms) + noise.draw(terms.sigma, rows.shape[1])
-    return noisy / (terms.grid * terms.examples)
+    return (total + noise.draw(terms.sigma, len(total))) / (terms.grid * terms.examples)
 
 
 def _refuse(rule: str, remedy: str, /, **got: object) -> None:

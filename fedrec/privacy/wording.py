@@ -158,7 +158,10 @@ def _schedule(phase: Phase, population: int) -> str:
 
 def _precision(plan: PrivacyPlan) -> str:
     if plan.level is Level.RESEARCH:
-        return "Floating-point noise from a generator that is not a cipher is as good as ideal Gaussian noise."
+        return (
+            "Floating-point noise from a generator that is not a cipher is as good as ideal Gaussian noise, and a "
+            "floating-point sum of clipped updates, rounded to the grid, as good as the sum of rounded ones."
+        )
     return (
         "Discrete noise is accounted as a continuous Gaussian, from which it differs by far less than δ. Where "
         "nobody is sampled, the second opinion holds for the discrete noise itself (Canonne, Kamath, Steinke 2020)."

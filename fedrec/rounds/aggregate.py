@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fedrec.errors import PrivacyRefusal, RunError
 from fedrec.privacy.adaptive import unclipped_fraction
 from fedrec.privacy.conduct import Conduct
+from fedrec.privacy.crossing import Summed
 from fedrec.privacy.ledger import Ledger
 from fedrec.privacy.masking import Masks, Plain
 from fedrec.privacy.noise import Source
@@ -57,7 +58,13 @@ class Rounds(Protocol):
     def cohort(self, number: int, clients: int) -> NDArray[np.int64]:
         """Positions, ascending, of the clients of round `number`."""
 
-    def release(self, turn: Turn, updates: Iterable[Vector], size: int) -> Release:
+    def sum(self, turn: Turn, updates: Iterable[Vector], size: int) -> Summed:
+        """The sum of accepted updates of `size` numbers, in their order."""
+
+    def join(self, turn: Turn, partials: Iterable[Summed], size: int) -> Summed:
+        """The sum of sums that were formed elsewhere, each over other clients."""
+
+    def release(self, turn: Turn, summed: Summed, size: int) -> Release:
         """The mean update over the public cohort size; a missing reply counts as zero."""
 
     def published(self, number: int, digest: str) -> None:
@@ -98,12 +105,24 @@ class OpenRounds:
         """The planned number of clients without replacement."""
         return Fixed(self._size(number)).draw(clients, stream(self.seed, "cohort", number))
 
-    def release(self, turn: Turn, updates: Iterable[Vector], size: int) -> Release:
+    def sum(self, turn: Turn, updates: Iterable[Vector], size: int) -> Summed:
+        """In float64."""
+        return self.join(turn, (Summed(update.astype(np.float64), 1) for update in updates), size)
+
+    def join(self, turn: Turn, partials: Iterable[Summed], size: int) -> Summed:
+        """In float64, in the order in which they come."""
+        total, count = np.zeros(size), 0
+        for part in partials:
+            if part.total.shape != (size,) or not np.isfinite(part.total).all():
+                raise RunError("a partial sum is finite and has the model's size", remedy="Lower the learning rate.",
+                               round=turn.number, size=part.total.shape, expected=size)  # fmt: skip
+            total += part.total
+            count += part.count
+        return Summed(total, count)
+
+    def release(self, turn: Turn, summed: Summed, size: int) -> Release:
         """The sum over the planned cohort size."""
-        total = np.zeros(size)
-        for update in updates:
-            total += update
-        mean = total / self._size(turn.number)
+        mean = summed.total / self._size(turn.number)
         return Release(mean, digest(mean))
 
     def published(self, number: int, digest: str) -> None:
@@ -162,16 +181,26 @@ class PrivateRounds:
         coins = self.plan.coins(self._seeded("cohort", number))
         return phase.schedule.draw(clients, coins, at)
 
-    def release(self, turn: Turn, updates: Iterable[Vector], size: int) -> Release:
+    def sum(self, turn: Turn, updates: Iterable[Vector], size: int) -> Summed:
+        """Exact, on the grid; refuses a vector that no honest client sends (P08)."""
+        crossing = self.plan.crossing(turn.number, turn.clip)
+        return crossing.total(updates, crossing.width(size))
+
+    def join(self, turn: Turn, partials: Iterable[Summed], size: int) -> Summed:
+        """Exact, on the grid; refuses a sum that so many honest clients do not have (P08)."""
+        crossing = self.plan.crossing(turn.number, turn.clip)
+        return crossing.joined(partials, crossing.width(size))
+
+    def release(self, turn: Turn, summed: Summed, size: int) -> Release:
         """The noised sum over the public cohort, charged when this returns. Too few shares of noise: P06, uncharged."""
         crossing, adaptive = self.plan.crossing(turn.number, turn.clip), self.plan.place(turn.number).phase.adaptive
+        noise = self._noise(turn.number) if crossing.rest else None
         try:
-            total = crossing.total(updates, crossing.width(size))
+            plain = Summed(self.masks.unmask(summed.total, turn.number, ()), summed.count)
+            released = crossing.release(plain, noise)
         except PrivacyRefusal:
             self.ledger.abort(turn.number)
             raise
-        noise = self._noise(turn.number) if crossing.rest else None
-        released = crossing.release(self.masks.unmask(total, turn.number, ()), noise)
         name = digest(released)
         self.ledger.charge(turn.number, name, crossing.clip)
         clip = None

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fedrec.population.alone import Central, LocalOnly, central
 from fedrec.population.world import Fleet, ModelScorer
-from fedrec.study.baselines import ease, frozen_text, item_knn, popularity, random_scores, tune
-from fedrec.study.evaluate import Scorer
+from fedrec.study.baselines import (
+    Setting,
+    Tuned,
+    ease,
+    ease_of,
+    frozen_text,
+    item_knn,
+    item_knn_of,
+    popularity,
+    random_scores,
+    together,
+    tune,
+)
+from fedrec.study.evaluate import Ranking, Scorer
 
 _L2 = (20.0, 50.0, 100.0, 200.0, 500.0)
 _PACES = (0.1, 1.0)
@@ -38,7 +50,7 @@ def arms(fleet: Fleet) -> Iterator[Arm]:
     yield Arm("public start, untrained", lambda: _start(fleet))
     yield Arm("local only", lambda: LocalOnly(fleet, cuts, _best_pace(fleet)))
     if plan.evaluation.baselines == "all":
-        yield Arm("item-kNN (central)", lambda: _knn(fleet, _best_neighbours(fleet)))
+        yield Arm("item-kNN (central)", lambda: _knn(fleet))
         yield Arm("same model, central", lambda: _central(fleet))
 
 
@@ -54,30 +66,32 @@ def _start(fleet: Fleet) -> Scorer:
 
 def _central(fleet: Fleet) -> Scorer:
     """The epoch that validation likes best; the last one, if validation items were trained on."""
-    epochs, world = list(central(fleet, Central())), fleet.world
+    epochs = list(central(fleet, Central()))
     if fleet.task.plan.split.fit != "train":
         return epochs[-1]
-    return tune(lambda epoch: epochs[epoch], range(len(epochs)), world.population, world.split.validation).scorer
+    return _tune(fleet, lambda epoch: epochs[epoch], range(len(epochs))).scorer
 
 
 def _best_pace(fleet: Fleet) -> float:
-    build = lambda pace: LocalOnly(fleet, fleet.world.split.train, pace)  # noqa: E731
-    return tune(build, _PACES, fleet.world.population, fleet.world.split.validation).setting
+    return _tune(fleet, lambda pace: LocalOnly(fleet, fleet.world.split.train, pace), _PACES).setting
 
 
 def _best_l2(fleet: Fleet) -> float:
+    both = together(fleet.world.population, fleet.world.split.train, len(fleet.task.catalogue))
+    return _tune(fleet, lambda l2: ease_of(both, l2=l2), _L2).setting
+
+
+def _knn(fleet: Fleet) -> Scorer:
     world, items = fleet.world, len(fleet.task.catalogue)
-    build = lambda l2: ease(world.population, world.split.train, items, l2=l2)  # noqa: E731
-    return tune(build, _L2, world.population, world.split.validation).setting
+    grid = [(min(neighbours, items - 1), shrinkage) for neighbours, shrinkage in _NEIGHBOURS]
+    both = together(world.population, world.split.train, items)
+    build = lambda one: item_knn_of(both, neighbours=one[0], shrinkage=one[1])  # noqa: E731
+    neighbours, shrinkage = _tune(fleet, build, grid).setting
+    return item_knn(world.population, world.cuts, items, neighbours=neighbours, shrinkage=shrinkage)
 
 
-def _best_neighbours(fleet: Fleet) -> tuple[int, float]:
-    build = lambda setting: _knn(fleet, setting, tuning=True)  # noqa: E731
-    return tune(build, _NEIGHBOURS, fleet.world.population, fleet.world.split.validation).setting
-
-
-def _knn(fleet: Fleet, setting: tuple[int, float], *, tuning: bool = False) -> Scorer:
-    world, (neighbours, shrinkage) = fleet.world, setting
-    cuts = world.split.train if tuning else world.cuts
-    items = len(fleet.task.catalogue)
-    return item_knn(world.population, cuts, items, neighbours=min(neighbours, items - 1), shrinkage=shrinkage)
+def _tune(fleet: Fleet, build: Callable[[Setting], Scorer], grid: Sequence[Setting]) -> Tuned[Setting]:
+    """On the validation items of those whom the plan asks."""
+    plan, world = fleet.task.plan, fleet.world
+    ranking = Ranking(negatives=0, people=plan.evaluation.people, seed=plan.seed)
+    return tune(build, grid, world.population, world.split.validation, ranking)

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from fedrec.device.history import History
 from fedrec.errors import require
-from fedrec.population.source import Population
+from fedrec.population.source import People
 from fedrec.randomness import stream
 from fedrec.study.evaluate import Ranking, Scorer, evaluate
-from fedrec.study.splits import Holdout, ItemSets, chosen
-
-_BLOCK = 4096  # clients whose dense rows are held at once
+from fedrec.study.holdouts import Holdout
+from fedrec.study.splits import Trained, chosen_by_block
 
 Setting = TypeVar("Setting")
+
+_VALIDATION = Ranking(negatives=0)
 
 
 def random_scores(items: int, *, seed: int) -> Scorer:
@@ -30,9 +31,9 @@ def random_scores(items: int, *, seed: int) -> Scorer:
     return score
 
 
-def popularity(population: Population, cuts: NDArray[np.int64], items: int) -> Scorer:
+def popularity(people: People, cuts: NDArray[np.int64], items: int) -> Scorer:
     """Score an item by how many clients chose it in training."""
-    counts = np.bincount(chosen(population, cuts).items, minlength=items).astype(np.float32)
+    counts = Trained(people, cuts).counts(items).astype(np.float32)
 
     def score(clients: NDArray[np.int64], histories: Sequence[History]) -> NDArray[np.float32]:
         return np.tile(counts, (len(clients), 1))
@@ -54,18 +55,20 @@ def frozen_text(vectors: NDArray[np.float32]) -> Scorer:
     return score
 
 
-def item_knn(
-    population: Population, cuts: NDArray[np.int64], items: int, *, neighbours: int, shrinkage: float
-) -> Scorer:
+def item_knn(people: People, cuts: NDArray[np.int64], items: int, *, neighbours: int, shrinkage: float) -> Scorer:
     """Score an item by its similarity to those of its `neighbours` nearest items that the client chose.
 
     Similarity is the shrunk cosine of the two items' client columns: both / (√(n_i n_j) + shrinkage).
     (Sarwar et al. 2001.)
     """
+    return item_knn_of(together(people, cuts, items), neighbours=neighbours, shrinkage=shrinkage)
+
+
+def item_knn_of(both: NDArray[np.float64], *, neighbours: int, shrinkage: float) -> Scorer:
+    """`item_knn` from `both`, what `together` gives."""
     require(neighbours >= 1 and shrinkage >= 0, "at least one neighbour, no negative shrinkage",
             neighbours=neighbours, shrinkage=shrinkage)  # fmt: skip
-    both = _gram(chosen(population, cuts), items)
-    norms = np.sqrt(np.diag(both))
+    norms, items = np.sqrt(np.diag(both)), len(both)
     similar = both / np.maximum(np.outer(norms, norms) + shrinkage, 1e-12)
     np.fill_diagonal(similar, 0.0)
     if neighbours < items:
@@ -75,13 +78,28 @@ def item_knn(
     return _linear(similar)
 
 
-def ease(population: Population, cuts: NDArray[np.int64], items: int, *, l2: float) -> Scorer:
+def ease(people: People, cuts: NDArray[np.int64], items: int, *, l2: float) -> Scorer:
     """Score by the closed-form linear item model without self-similarity. (Steck 2019, section 3.)"""
+    return ease_of(together(people, cuts, items), l2=l2)
+
+
+def ease_of(both: NDArray[np.float64], *, l2: float) -> Scorer:
+    """`ease` from `both`, what `together` gives."""
     require(l2 > 0, "the l2 penalty is positive, or the matrix has no inverse", l2=l2)
-    inverse = np.linalg.inv(_gram(chosen(population, cuts), items) + l2 * np.eye(items))
+    inverse = np.linalg.inv(both + l2 * np.eye(len(both)))
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0.0)
     return _linear(weights)
+
+
+def together(people: People, cuts: NDArray[np.int64], items: int) -> NDArray[np.float64]:
+    """(item, item) how many clients chose both among their first `cuts` events."""
+    total = np.zeros((items, items))
+    for sets in chosen_by_block(people, cuts):
+        block = np.zeros((len(sets), items), np.float32)
+        block[sets.pairs(np.arange(len(sets)))] = 1.0
+        total += block.T @ block
+    return total
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,18 +112,19 @@ class Tuned(Generic[Setting]):
 
 
 def tune(
-    build: Callable[[Setting], Scorer], grid: Sequence[Setting], population: Population, holdout: Holdout
-) -> Tuned[Setting]:
+    build: Callable[[Setting], Scorer], grid: Sequence[Setting], people: People, holdout: Holdout,
+    ranking: Ranking = _VALIDATION,
+) -> Tuned[Setting]:  # fmt: skip
     """Build a scorer for every setting of `grid` and keep the one that ranks `holdout` best.
 
     By NDCG@10 over the full catalogue; the first of equals wins. Give it the validation holdout: a
     setting chosen on test is a leak.
     """
     require(len(grid) > 0, "a grid holds at least one setting", grid=list(grid))
-    ranking, tried, best = Ranking(negatives=0), [], None
+    tried, best, train = [], None, Trained(people, holdout.cuts)
     for setting in grid:
         scorer = build(setting)
-        quality = evaluate(scorer, population, holdout, ranking=ranking).summary["ndcg@10"]
+        quality = evaluate(scorer, people, holdout, train=train, ranking=ranking).summary["ndcg@10"]
         if best is None or quality > max(value for _, value in tried):
             best = (setting, scorer)
         tried.append((setting, quality))
@@ -121,17 +140,6 @@ def _choices(history: History) -> NDArray[np.int32]:
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows at length one; zero rows stay zero."""
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
-
-
-def _gram(sets: ItemSets, items: int) -> NDArray[np.float64]:
-    """(item, item) how many clients chose both, in blocks of clients."""
-    total = np.zeros((items, items))
-    for start in range(0, len(sets), _BLOCK):
-        clients = np.arange(start, min(start + _BLOCK, len(sets)))
-        block = np.zeros((len(clients), items), np.float32)
-        block[sets.pairs(clients)] = 1.0
-        total += block.T @ block
-    return total
 
 
 def _linear(weights: NDArray[np.float64]) -> Scorer:

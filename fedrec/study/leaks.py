@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.errors import DataError, require
-from fedrec.population.source import Population
+from fedrec.population.source import People
 from fedrec.randomness import stream
-from fedrec.study.splits import Holdout, ItemSets, Split, mentioned
+from fedrec.study.holdouts import Holdout, ItemSets, Split
+from fedrec.study.splits import mentioned
 
 Draw = Callable[[int], NDArray[np.int32]]
 """Training negatives (or candidates) for one client; a new draw each time it is called."""
@@ -25,24 +26,26 @@ _SIGMAS = 5.0  # two-sided p = 6e-7: a fair sampler is not accused
 _INFORMATION = 25.0  # least variance of the statistic: even held-out items at half their rate are past 5 sigmas
 
 
-def check_split(population: Population, split: Split) -> None:
+def check_split(people: People, split: Split) -> None:
     """Raise `DataError` if a history that is trained on or ranked with can know a held-out item.
 
     Also: the cuts are inside the histories and in order, and a hidden item is mentioned before no cut.
     """
-    lengths = np.diff(population.offsets)
-    _check_cuts(split, lengths)
-    for holdout, name in ((split.validation, "validation"), (split.test, "test")):
-        _check_holdout(population, holdout, f"{split.name}, {name}")
-    # Training and validation histories are shorter than test's, so this covers those too.
-    known = mentioned(population, split.test.cuts)
-    cold = np.flatnonzero(split.cold_items)
-    leaked = int(np.isin(known.items, cold).sum())
-    if leaked:
-        raise DataError("a hidden item is mentioned in no history", split=split.name, mentions=leaked)
+    _check_cuts(split, people.sizes)
+    leaked = np.zeros(2, np.int64)
+    cold, shown = np.flatnonzero(split.cold_items), 0
+    for first, block in people.blocks():
+        part = split.between(first, first + len(block))
+        leaked += [_leaks(block, holdout) for holdout in (part.validation, part.test)]
+        # Training and validation histories are shorter than test's, so this covers those too.
+        shown += int(np.isin(mentioned(block, part.test.cuts).items, cold).sum()) if len(cold) else 0
+    _check_holdout(split.validation, int(leaked[0]), f"{split.name}, validation")
+    _check_holdout(split.test, int(leaked[1]), f"{split.name}, test")
+    if shown:
+        raise DataError("a hidden item is mentioned in no history", split=split.name, mentions=shown)
 
 
-def check_negatives(draw: Draw, population: Population, split: Split, *, draws: int = 20, seed: int = 0) -> None:
+def check_negatives(draw: Draw, people: People, split: Split, *, draws: int = 20, seed: int = 0) -> None:
     """Raise `DataError` unless training negatives fall on held-out items as often as on any other.
 
     Clients u and v swap their held-out items i and j, neither of which the other ever mentions. If what
@@ -54,7 +57,7 @@ def check_negatives(draw: Draw, population: Population, split: Split, *, draws: 
     """
     require(draws >= 1, "at least one draw", draws=draws)
     excess, variance = 0.0, 0.0
-    for u, v, i, j in _swaps(population, split.test.targets, seed):
+    for u, v, i, j in _swaps(people, split.test.targets, seed):
         table = np.stack([_counts(draw, u, (i, j), draws), _counts(draw, v, (i, j), draws)])
         cell_excess, cell_variance = _hypergeometric(table)
         # Held-out cells are (u, i) and (v, j): the margins fix one from the other.
@@ -80,15 +83,17 @@ def _check_cuts(split: Split, lengths: NDArray[np.int64]) -> None:
         raise DataError("0 <= train <= validation <= test <= events", split=split.name, clients=wrong)
 
 
-def _check_holdout(population: Population, holdout: Holdout, name: str) -> None:
-    known, targets = mentioned(population, holdout.cuts), holdout.targets
-    leaked = len(_common(known, targets))
+def _leaks(block: People, holdout: Holdout) -> int:
+    return len(_common(mentioned(block, holdout.cuts), holdout.targets))
+
+
+def _check_holdout(holdout: Holdout, leaked: int, name: str) -> None:
     if leaked:
         raise DataError(
-            "a held-out item is mentioned nowhere in its history",
-            split=name, leaked=leaked, targets=len(targets.items), remedy="Cut before the first event that names it.",
+            "a held-out item is mentioned nowhere in its history", split=name, leaked=leaked,
+            targets=len(holdout.targets.items), remedy="Cut before the first event that names it.",
         )  # fmt: skip
-    if holdout.ignored is not None and len(_common(holdout.ignored, targets)):
+    if holdout.ignored is not None and len(_common(holdout.ignored, holdout.targets)):
         raise DataError("an ignored item is not a target", split=name)
 
 
@@ -99,13 +104,14 @@ def _common(left: ItemSets, right: ItemSets) -> NDArray[np.int64]:
     return np.intersect1d(keys[0], keys[1])
 
 
-def _swaps(population: Population, targets: ItemSets, seed: int) -> Iterator[tuple[int, int, int, int]]:
+def _swaps(people: People, targets: ItemSets, seed: int) -> Iterator[tuple[int, int, int, int]]:
     """Clients (u, v) with held-out items (i, j), each of them unknown to the other client for ever."""
-    known = mentioned(population, np.diff(population.offsets))
     clients = stream(seed, "swaps").permutation(np.flatnonzero(targets.sizes))[:2000]
-    for u, v in zip(clients[0::2], clients[1::2], strict=False):
+    known = mentioned(people.take(clients), people.sizes[clients])
+    for n in range(0, len(clients) - 1, 2):
+        u, v = clients[n], clients[n + 1]
         i, j = int(targets[u][0]), int(targets[v][0])
-        if i not in known[v] and j not in known[u] and i not in targets[v] and j not in targets[u]:
+        if i not in known[n + 1] and j not in known[n] and i not in targets[v] and j not in targets[u]:
             yield int(u), int(v), i, j
 
 

@@ -8,8 +8,11 @@ Events at one time keep their order in the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -17,92 +20,24 @@ from numpy.typing import NDArray
 
 from fedrec.device.history import NO_ITEM, Kind
 from fedrec.errors import DataError, require
-from fedrec.population.source import Population
+from fedrec.population.source import People, Population
 from fedrec.randomness import stream
+from fedrec.study.holdouts import Holdout, ItemSets, Split
+
+_SPAN = 16  # bits of a time within a span, see `_time_at`
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class ItemSets:
-    """One set of catalogue rows per client: client u's are `items[indptr[u]:indptr[u + 1]]`."""
-
-    indptr: NDArray[np.int64]
-    items: NDArray[np.int32]
-
-    @classmethod
-    def of(cls, clients: NDArray[np.int64], items: NDArray[np.int32], among: int) -> ItemSets:
-        """Gather the pairs (clients[n], items[n]) by client; a client's items keep their order."""
-        order = np.argsort(clients, kind="stable")
-        sizes = np.bincount(clients, minlength=among)
-        return cls(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), np.asarray(items, np.int32)[order])
-
-    def __len__(self) -> int:
-        return len(self.indptr) - 1
-
-    def __getitem__(self, client: int) -> NDArray[np.int32]:
-        return self.items[self.indptr[client] : self.indptr[client + 1]]
-
-    def __iter__(self) -> Iterator[NDArray[np.int32]]:
-        return (self[client] for client in range(len(self)))
-
-    def __repr__(self) -> str:
-        return f"ItemSets({len(self)} clients, {len(self.items)} items, contents withheld)"
-
-    @property
-    def sizes(self) -> NDArray[np.int64]:
-        """(client,) how many items each client has."""
-        return np.diff(self.indptr)
-
-    def pairs(self, clients: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """(position in `clients`, item) for every item of every one of `clients`."""
-        sizes = self.sizes[clients]
-        rows = np.repeat(np.arange(len(clients)), sizes)
-        within = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return rows, self.items[self.indptr[clients][rows] + within]
-
-
-@dataclass(frozen=True, eq=False)
-class Holdout:
-    """What is asked of each client: from its first `cuts` events, find `targets`.
-
-    A client without targets is not evaluated, and is counted as such. `ignored` items are neither
-    right nor wrong for a client (it chose them, but is not asked for them): they are never ranked.
-    """
-
-    cuts: NDArray[np.int64]
-    targets: ItemSets
-    ignored: ItemSets | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Client u trains on its first `train[u]` events; `validation` tunes; `test` is looked at once.
-
-    `train <= validation.cuts <= test.cuts` for every client. `cold_items` (item,) marks items that
-    were hidden from training; it is all False unless the split hides some, and may then be empty.
-    """
-
-    name: str
-    train: NDArray[np.int64]
-    validation: Holdout
-    test: Holdout
-    cold_items: NDArray[np.bool_]
-
-
-def leave_one_out(population: Population) -> Split:
+def leave_one_out(people: People) -> Split:
     """Each client's last fresh choice is its test target, the fresh choice before that its validation target.
 
     The cut is at the target's own event, so a search just before it stays. A client's very first
     choice is never held out: every evaluated history holds at least one choice. So a client with one
     choice is not evaluated, one with two is evaluated on test only; both train on all they have left.
     """
-    events = _Events.of(population)
-    may = events.fresh & (events.choices_before > 0)
-    test = _single(events, _last(may, events.offsets, 1), np.diff(events.offsets))
-    validation = _single(events, _last(may, events.offsets, 2), test.cuts)
-    return Split("leave-one-out", validation.cuts, validation, test, _no_items(events))
+    return _by_block("leave-one-out", people, _last_two)
 
 
-def global_time(population: Population, validation: float = 0.8, test: float = 0.9) -> Split:
+def global_time(people: People, validation: float = 0.8, test: float = 0.9) -> Split:
     """One pair of dates for everybody: train before t1, validate on [t1, t2), test from t2 on.
 
     t1 and t2 are the `validation` and `test` quantiles of all event times. Targets are the items first
@@ -110,24 +45,28 @@ def global_time(population: Population, validation: float = 0.8, test: float = 0
     date; it is evaluated all the same, as the cold user it is.
     """
     require(0 < validation < test < 1, "0 < validation < test < 1", validation=validation, test=test)
-    if population.table.num_rows == 0:
-        raise DataError("a split by time needs events", clients=len(population))
-    events = _Events.of(population)
-    t1, t2 = (int(np.quantile(events.time, share, method="higher")) for share in (validation, test))
-    early = _window(events, t1, t2)
-    return Split("global-time", early.cuts, early, _window(events, t2, None), _no_items(events))
+    events = int(people.sizes.sum())
+    if events == 0:
+        raise DataError("a split by time needs events", clients=len(people))
+    t1, t2 = (_time_at(people, math.ceil((events - 1) * share)) for share in (validation, test))
+    return _by_block("global-time", people, lambda part: (_window(part, t1, t2), _window(part, t2, None)))
 
 
-def hide_items(population: Population, fraction: float, seed: int, catalogue_size: int) -> tuple[Population, Split]:
+def hide_items(people: People, fraction: float, seed: int, catalogue_size: int) -> tuple[Population, Split]:
     """Hide `fraction` of the catalogue, then ask for the hidden items: the cold-item split.
 
     The population returned has no event on a hidden item, so nothing cut from it can train on one or
     rank with one. A client's test target is the *last* hidden item it chose, with the visible events
     before that choice as history; the hidden items it chose earlier are `ignored`. Validation is
     leave-one-out on visible items before that cut: no hidden item takes part in tuning either.
+
+    Errors: `DataError` for people on disk, who would have to be written anew without these items.
     """
     require(0 < fraction < 1, "the hidden fraction lies in (0, 1)", fraction=fraction)
-    events = _Events.of(population)
+    if not isinstance(people, Population):
+        remedy = "Use split.kind leave-one-out or global-time, or data that is not in shards."
+        raise DataError("items are hidden from people in memory", remedy=remedy, clients=len(people))
+    population, events = people, _Events.of(people)
     if events.item.max(initial=NO_ITEM) >= catalogue_size:
         raise DataError("every item is in the catalogue", item=int(events.item.max()), catalogue=catalogue_size)
     cold = np.zeros(catalogue_size, bool)
@@ -142,40 +81,87 @@ def hide_items(population: Population, fraction: float, seed: int, catalogue_siz
     return reduced, Split("cold-items", validation.cuts, validation, test, cold)
 
 
-def chosen(population: Population, cuts: NDArray[np.int64]) -> ItemSets:
+def chosen(people: People, cuts: NDArray[np.int64]) -> ItemSets:
     """List the items each client chose in its first `cuts` events, each once, in order."""
-    events = _Events.of(population)
-    rows = np.flatnonzero(events.first_choice & (events.position < cuts[events.owner]))
-    return ItemSets.of(events.owner[rows], events.item[rows], len(population))
+    return ItemSets.joined(list(chosen_by_block(people, cuts)))
 
 
-def mentioned(population: Population, cuts: NDArray[np.int64]) -> ItemSets:
+def chosen_by_block(people: People, cuts: NDArray[np.int64]) -> Iterator[ItemSets]:
+    """`chosen` of everybody, a block of clients at a time."""
+    for first, block in people.blocks():
+        events, known = _Events.of(block), cuts[first : first + len(block)]
+        rows = np.flatnonzero(events.first_choice & (events.position < known[events.owner]))
+        yield ItemSets.of(events.owner[rows], events.item[rows], len(block))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Trained:
+    """What a model was trained on: the first `cuts` (client,) events of each of `people`."""
+
+    people: People
+    cuts: NDArray[np.int64]
+
+    def counts(self, items: int) -> NDArray[np.int64]:
+        """(item,) how many clients chose each of `items` in it; everybody is read once."""
+        counts = np.zeros(items, np.int64)
+        counts[: len(self._counts)] = self._counts
+        return counts
+
+    @cached_property
+    def _counts(self) -> NDArray[np.int64]:
+        counts: NDArray[np.int64] = np.zeros(0, np.int64)
+        for sets in chosen_by_block(self.people, self.cuts):
+            more = np.bincount(sets.items, minlength=len(counts))
+            more[: len(counts)] += counts
+            counts = more
+        return counts
+
+
+def mentioned(people: People, cuts: NDArray[np.int64]) -> ItemSets:
     """List the items that any of each client's first `cuts` events names, each once, in order."""
-    events = _Events.of(population)
-    first = events.first_mention == np.arange(len(events.item))
-    rows = np.flatnonzero(first & (events.item != NO_ITEM) & (events.position < cuts[events.owner]))
-    return ItemSets.of(events.owner[rows], events.item[rows], len(population))
+    parts = []
+    for first, block in people.blocks():
+        events, known = _Events.of(block), cuts[first : first + len(block)]
+        rows = np.flatnonzero(events.first_mention & (events.position < known[events.owner]))
+        parts.append(ItemSets.of(events.owner[rows], events.item[rows], len(block)))
+    return ItemSets.joined(parts)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Events:
-    """All events of a population side by side, one entry a row of its table."""
+    """All events of a block of people side by side, one entry a row of its table."""
 
     offsets: NDArray[np.int64]
     owner: NDArray[np.int64]
     item: NDArray[np.int32]
     time: NDArray[np.int64]
-    first_mention: NDArray[np.int64]  # row at which this row's client first mentions this row's item
-    first_choice: NDArray[np.bool_]  # the client chooses this item here for the first time
+    pair: NDArray[np.int64]  # one number for each client and item
+    chooses: NDArray[np.bool_]  # the client chooses this item here, perhaps not for the first time
 
     @classmethod
     def of(cls, population: Population) -> _Events:
         kind, item, time = (population.table.column(name).to_numpy() for name in ("kind", "item", "time"))
-        owner = np.repeat(np.arange(len(population)), np.diff(population.offsets))
+        owner = np.repeat(np.arange(len(population)), population.sizes)
         pair = owner * (int(item.max(initial=NO_ITEM)) + 2) + item + 1
-        _, first, which = np.unique(pair, return_index=True, return_inverse=True)
         chooses = np.array([kind.chooses for kind in Kind])[kind] & (item != NO_ITEM)
-        return cls(population.offsets, owner, item, time, first[which], _first(pair, chooses))
+        return cls(population.offsets, owner, item, time, pair, chooses)
+
+    @cached_property
+    def first_choice(self) -> NDArray[np.bool_]:
+        """The client chooses this item here for the first time."""
+        return _first(self.pair, self.chooses)
+
+    @cached_property
+    def first_mention(self) -> NDArray[np.bool_]:
+        """The client mentions this item here for the first time."""
+        return _first(self.pair, self.item != NO_ITEM)
+
+    @cached_property
+    def mentioned_at(self) -> NDArray[np.int64]:
+        """The time at which this row's client first mentions this row's item."""
+        _, first, which = np.unique(self.pair, return_index=True, return_inverse=True)
+        times: NDArray[np.int64] = self.time[first[which]]
+        return times
 
     @property
     def position(self) -> NDArray[np.int64]:
@@ -183,12 +169,49 @@ class _Events:
 
     @property
     def fresh(self) -> NDArray[np.bool_]:
-        first: NDArray[np.bool_] = self.first_mention == np.arange(len(self.owner))
-        return self.first_choice & first
+        return self.first_choice & self.first_mention
 
     @property
     def choices_before(self) -> NDArray[np.int64]:
         return _count_before(self.first_choice, self.offsets, self.owner)
+
+
+def _by_block(name: str, people: People, cut: Callable[[_Events], tuple[Holdout, Holdout]]) -> Split:
+    """Cut everybody, a block at a time, into validation and test; train up to the validation cut."""
+    parts = [cut(_Events.of(block)) for _, block in people.blocks()]
+    validation, test = Holdout.joined([early for early, _ in parts]), Holdout.joined([late for _, late in parts])
+    return Split(name, validation.cuts, validation, test, np.zeros(0, bool))
+
+
+def _last_two(events: _Events) -> tuple[Holdout, Holdout]:
+    """Hold out each client's last fresh choice but one, and its last."""
+    may = events.fresh & (events.choices_before > 0)
+    test = _single(events, _last(may, events.offsets, 1), np.diff(events.offsets))
+    return _single(events, _last(may, events.offsets, 2), test.cuts), test
+
+
+def _time_at(people: People, rank: int) -> int:
+    """The time of the event that `rank` events come before, without sorting them all.
+
+    Two passes: how many events each span of 2¹⁶ seconds has, then each second of the right span.
+    """
+    spans = Counter[int]()
+    for time in _times(people):
+        numbers, counts = np.unique(time >> _SPAN, return_counts=True)
+        spans.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
+    before, span = 0, min(spans)
+    for span in sorted(spans):
+        if before + spans[span] > rank:
+            break
+        before += spans[span]
+    inside = sum(
+        np.bincount(time[time >> _SPAN == span] - (span << _SPAN), minlength=1 << _SPAN) for time in _times(people)
+    )
+    return (span << _SPAN) + int(np.searchsorted(before + np.cumsum(inside), rank, side="right"))
+
+
+def _times(people: People) -> Iterator[NDArray[np.int64]]:
+    return (block.table.column("time").to_numpy() for _, block in people.blocks())
 
 
 def _first(keys: NDArray[np.int64], among: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -226,7 +249,7 @@ def _single(events: _Events, rows: NDArray[np.int64], otherwise: NDArray[np.int6
 def _window(events: _Events, start: int, stop: int | None) -> Holdout:
     """Hold out what is first mentioned from `start` on and first chosen in [start, stop)."""
     clients = len(events.offsets) - 1
-    inside = events.first_choice & (events.time[events.first_mention] >= start)
+    inside = events.first_choice & (events.mentioned_at >= start)
     rows = np.flatnonzero(inside if stop is None else inside & (events.time < stop))
     cuts = np.bincount(events.owner[events.time < start], minlength=clients)
     return Holdout(cuts, ItemSets.of(events.owner[rows], events.item[rows], clients))
@@ -245,7 +268,3 @@ def _hidden_targets(events: _Events, hidden: NDArray[np.bool_], visible: NDArray
     others = np.flatnonzero(wanted)
     targets = ItemSets.of(clients, events.item[last[clients]], len(last))
     return Holdout(cuts, targets, ItemSets.of(events.owner[others], events.item[others], len(last)))
-
-
-def _no_items(events: _Events) -> NDArray[np.bool_]:
-    return np.zeros(int(events.item.max(initial=NO_ITEM)) + 1, bool)

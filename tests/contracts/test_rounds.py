@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from plans import CLIENTS, COHORT, GRID, GROUPS, KINDS, LEAST, Z, plan_of
+from plans import CLIENTS, COHORT, GRID, GROUPS, KINDS, LEAST, Z, plan_of, release_of
 
 from fedrec.errors import BudgetExceeded, PrivacyRefusal, RunError
 from fedrec.privacy.adaptive import Adaptive
@@ -81,7 +81,7 @@ def fresh(request, tmp_path):
 
 def release(kind, number, updates, size=SIZE):
     kind.rounds.cohort(number, CLIENTS)
-    return kind.rounds.release(Turn(number), updates, size)
+    return release_of(kind.rounds, Turn(number), updates, size)
 
 
 def enough(kind):
@@ -93,7 +93,7 @@ def test_cohorts_are_positions_in_order_addressed_by_round(fresh):
     kind, cohorts = fresh(), []
     for number in (1, 2, 3):
         cohorts.append(kind.rounds.cohort(number, CLIENTS))
-        made = kind.rounds.release(Turn(number), enough(kind), SIZE)
+        made = release_of(kind.rounds, Turn(number), enough(kind), SIZE)
         kind.rounds.published(number, made.digest)
     for cohort in cohorts:
         assert np.issubdtype(cohort.dtype, np.integer)
@@ -168,7 +168,7 @@ def test_to_an_open_warm_start_everybody_comes():
     assert rounds.cohort(1, CLIENTS).tolist() == list(range(CLIENTS))
     assert len(rounds.cohort(2, CLIENTS)) == 10
     ones = [np.ones(1, np.float32)] * 8
-    assert [rounds.release(Turn(number), ones, 1).mean[0] for number in (1, 2)] == [8 / CLIENTS, 8 / 10]
+    assert [release_of(rounds, Turn(number), ones, 1).mean[0] for number in (1, 2)] == [8 / CLIENTS, 8 / 10]
 
 
 # Who comes.
@@ -178,7 +178,7 @@ def test_to_an_open_warm_start_everybody_comes():
 def test_to_a_private_warm_start_everybody_comes(tmp_path, kind):
     run = Private(tmp_path, plan_of(kind, warm=True, level=Level.TEST))
     assert run.rounds.cohort(1, CLIENTS).tolist() == list(range(CLIENTS))
-    made = run.rounds.release(Turn(1), [run.update(seed) for seed in range(LEAST)], SIZE)
+    made = release_of(run.rounds, Turn(1), [run.update(seed) for seed in range(LEAST)], SIZE)
     run.rounds.published(1, made.digest)
     assert len(run.rounds.cohort(2, CLIENTS)) < CLIENTS
     assert [record.event.get("clip") for record in run.ledger.records if record.state == "charged"] == [0.5]
@@ -189,7 +189,7 @@ def test_public_groups_come_in_turn(tmp_path, kind):
     run = Private(tmp_path, plan_of(kind, rounds=6))
     for number in range(1, 7):
         assert run.rounds.cohort(number, CLIENTS).tolist() == list(range((number - 1) % GROUPS, CLIENTS, GROUPS))
-        run.rounds.published(number, run.rounds.release(Turn(number), enough(run), SIZE).digest)
+        run.rounds.published(number, release_of(run.rounds, Turn(number), enough(run), SIZE).digest)
 
 
 def test_poisson_cohorts_have_the_expected_size_on_average_and_not_always(tmp_path):
@@ -228,7 +228,7 @@ def test_too_few_shares_release_nothing_and_cost_nothing(tmp_path):
     run = Private(tmp_path, plan_of("shares"))
     run.rounds.cohort(1, CLIENTS)
     with pytest.raises(PrivacyRefusal, match="P06: .*arrived=5, least=6"):
-        run.rounds.release(Turn(1), [run.update(seed) for seed in range(LEAST - 1)], SIZE)
+        release_of(run.rounds, Turn(1), [run.update(seed) for seed in range(LEAST - 1)], SIZE)
     assert (run.ledger.charged, run.ledger.pending, states(run.ledger)[-1]) == ((), None, (1, "aborted"))
     run.rounds.resume(0, "")
     assert release(run, 1, enough(run)).mean.shape == (SIZE,)
@@ -241,26 +241,26 @@ def test_correlated_noise_needs_a_memory(tmp_path):
         rounds = PrivateRounds(plan, ledger, 1, Conduct(schedules=plan.schedules))
         rounds.cohort(1, CLIENTS)
         with pytest.raises(RunError, match="correlated noise has a memory"):
-            rounds.release(Turn(1), [], SIZE)
+            release_of(rounds, Turn(1), [], SIZE)
         assert ledger.charged == ()
 
 
 def test_an_adaptive_clip_norm_is_released_for_the_next_round_only(tmp_path):
-    plan = plan_of("poisson", rounds=3, level=Level.TEST, adaptive=Adaptive(spread=50.0, least=0.5, most=4.0))
+    plan = plan_of("poisson", rounds=3, level=Level.TEST, adaptive=Adaptive(spread=5.0, least=0.5, most=4.0))
     run = Private(tmp_path, plan)
     run.rounds.cohort(1, CLIENTS)
     crossing = plan.crossing(1)
     assert run.rounds.filter(Turn(1), SIZE).size == SIZE + 1
-    made = run.rounds.release(Turn(1), [crossing.send(np.zeros(SIZE), None)] * 400, SIZE)
+    made = release_of(run.rounds, Turn(1), [crossing.send(np.zeros(SIZE), None)] * CLIENTS, SIZE)
     assert made.mean.shape == (SIZE,)
     assert 0.5 <= made.clip < 1.0  # far too many came within the norm
     run.rounds.published(1, made.digest)
     run.rounds.cohort(2, CLIENTS)
-    again = run.rounds.release(Turn(2, made.clip), [], SIZE)
+    again = release_of(run.rounds, Turn(2, made.clip), [], SIZE)
     assert again.noise == pytest.approx(made.noise * made.clip)
     assert run.ledger.records[-1].event["clip"] == made.clip
     with pytest.raises(PrivacyRefusal, match="P12"):
-        run.rounds.release(Turn(3, 5.0), [], SIZE)
+        release_of(run.rounds, Turn(3, 5.0), [], SIZE)
 
 
 # Charges.
@@ -274,7 +274,7 @@ def test_a_round_is_reserved_charged_and_released_in_this_order(tmp_path):
     kind = Private(tmp_path)
     cohort = kind.rounds.cohort(1, CLIENTS)
     assert states(kind.ledger) == [(1, "reserved")]
-    made = kind.rounds.release(Turn(1), [kind.update(int(client)) for client in cohort], SIZE)
+    made = release_of(kind.rounds, Turn(1), [kind.update(int(client)) for client in cohort], SIZE)
     assert states(kind.ledger) == [(1, "reserved"), (1, "charged")]
     assert kind.ledger.pending == (1, made.digest) == (1, digest(made.mean))
     kind.rounds.published(1, made.digest)
@@ -352,7 +352,7 @@ def test_an_update_beyond_the_clip_norm_is_neither_accepted_nor_added(tmp_path):
         assert form.reason(np.array(beyond, np.int32)) == "out of bound"
     kind.rounds.cohort(1, CLIENTS)
     with pytest.raises(PrivacyRefusal, match="P08"):
-        kind.rounds.release(Turn(1), [np.array([1025, 0], np.int32)], 2)
+        release_of(kind.rounds, Turn(1), [np.array([1025, 0], np.int32)], 2)
     assert kind.ledger.charged == ()
 
 
@@ -360,7 +360,7 @@ def test_a_private_run_cannot_be_replayed(tmp_path):
     one, other = Private(tmp_path / "a", SECRET), Private(tmp_path / "b", SECRET)
     cohorts = [kind.rounds.cohort(1, 5000).tolist() for kind in (one, other)]
     assert cohorts[0] != cohorts[1]
-    means = [kind.rounds.release(Turn(1), [], 200).mean.tolist() for kind in (one, other)]
+    means = [release_of(kind.rounds, Turn(1), [], 200).mean.tolist() for kind in (one, other)]
     assert means[0] != means[1]
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from federation import INITIAL, SIZE, TASK, grid_of, memory_of, saved, strategy_of, train
-from plans import COHORT, GRID, KINDS, Z, plan_of
+from plans import COHORT, GRID, KINDS, Z, plan_of, release_of
 from scipy.linalg import toeplitz
 from scipy.stats import chi2
 
@@ -44,7 +44,7 @@ def released(folder, plan):
         means = []
         for number in range(1, ROUNDS + 1):
             rounds.cohort(number, plan.population)
-            means.append(rounds.release(Turn(number), [], WIDE))
+            means.append(release_of(rounds, Turn(number), [], WIDE))
             rounds.published(number, means[-1].digest)
     return np.array([made.mean for made in means]) * COHORT
 

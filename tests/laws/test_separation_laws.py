@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plans import release_of
 
 from fedrec.errors import PrivacyRefusal
 from fedrec.privacy.conduct import Conduct
@@ -117,7 +118,7 @@ def attempt(rounds, number, fate):
     cohort = rounds.cohort(number, 12).tolist()
     if fate == "dies before the charge":
         return [], None
-    release = rounds.release(Turn(number), (np.full(3, client, np.int32) for client in cohort[::-1]), 3)
+    release = release_of(rounds, Turn(number), (np.full(3, client, np.int32) for client in cohort[::-1]), 3)
     if fate == "dies after the charge":
         return cohort, None
     if fate == "ends well":

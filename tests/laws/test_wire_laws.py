@@ -17,7 +17,7 @@ from fedrec.rounds.filter import Filter
 become_local_server()
 HEADER = wire.Header("task", 3)
 GOOD = np.array([1, -2, 3], np.float32)
-FIELDS = {"version": wire.VERSION, "task": "task", "round": 3, "client": -1, "clip": 0.0}
+FIELDS = {"version": wire.VERSION, "task": "task", "round": 3, "client": -1, "hosts": 1, "clip": 0.0}
 lawful = settings(derandomize=True, deadline=None, max_examples=200)
 
 
@@ -99,7 +99,7 @@ HOSTILE = {
     "extra field": record(examples=12),
     "vector is a header": RecordDict({"vector": ConfigRecord(FIELDS), "header": ConfigRecord(FIELDS)}),
     "header is a vector": RecordDict({"vector": wire.arrays(GOOD), "header": wire.arrays(GOOD)}),
-    "other version": record(version=2),
+    "other version": record(version=wire.VERSION + 1),
     "version in words": record(version="1"),
     "wrong round": record(round=4),
     "earlier round": record(round=2),
@@ -191,7 +191,7 @@ def test_whatever_is_sent_is_refused_or_has_exactly_the_right_form(content):
     except WireError:
         return
     assert set(content) == {"header", "vector"}
-    assert {**content["header"], "client": -1, "clip": 0.0} == FIELDS  # neither is asked of a reply
+    assert {**content["header"], "client": -1, "hosts": 1, "clip": 0.0} == FIELDS  # neither is asked of a reply
     assert list(content["vector"]) == ["vector"]
     if FORM.reason(vector) is None:  # and it is safe to add
         total = np.zeros(3)

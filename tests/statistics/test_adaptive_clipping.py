@@ -14,6 +14,7 @@ from scipy.stats import chi2
 from fedrec.errors import PrivacyRefusal
 from fedrec.privacy.adaptive import Adaptive, unclipped_fraction
 from fedrec.privacy.clipping import squared_norm
+from fedrec.privacy.crossing import Summed
 from fedrec.privacy.noise import Hardened
 from fedrec.privacy.phase import Phase
 from fedrec.privacy.plan import PrivacyPlan
@@ -85,7 +86,7 @@ def variance_p(noise, sigma):
 
 def noise_of(crossing, dim=100_000):
     """What a release of zeros shows, in the units of the updates."""
-    return crossing.release(np.zeros(dim, np.int64), Hardened()) * crossing.expected
+    return crossing.release(Summed(np.zeros(dim, np.int64), 0), Hardened()) * crossing.expected
 
 
 FOLLOW = follow_of()

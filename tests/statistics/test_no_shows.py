@@ -71,8 +71,9 @@ class ToppingUp(FederatedTraining):
 
     def configure_train(self, server_round, arrays, config, grid):
         requests = list(super().configure_train(server_round, arrays, config, grid))
-        spare = [node for node in self._roster if node not in self._cohort][: SPEC.cohort - len(requests)]
-        self._cohort |= {node: self._roster.index(node) for node in spare}
+        crew = self.crew
+        spare = [node for node in crew._roster if node not in crew._asked][: SPEC.cohort - len(requests)]
+        crew._asked |= {node: crew._roster.index(node) for node in spare}
         return requests + [wire.train(node, wire.Header(self.task, server_round), arrays) for node in spare]
 
 

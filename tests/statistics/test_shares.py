@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.random import default_rng
+from plans import release_of
 from pvalues import shape_p, variance_p
 
 from fedrec.errors import PrivacyRefusal
@@ -37,7 +38,7 @@ def shares(count, crossing=CROSSING, noise=None):
 
 
 def total(sent, crossing=CROSSING):
-    return crossing.total(sent, DIM)
+    return crossing.total(sent, DIM).total
 
 
 def fails(noise, sigma):
@@ -87,9 +88,9 @@ def test_a_share_beside_the_clip_norm_is_the_plan_s():
 
 
 @pytest.mark.parametrize("survivors", [0, 1, LEAST - 1])
-def test_p06_refuses_to_sum_fewer_than_hide_one_another(survivors):
+def test_p06_refuses_to_release_a_sum_of_fewer_than_hide_one_another(survivors):
     with pytest.raises(PrivacyRefusal, match=f"P06: .*arrived={survivors}, least={LEAST}. Nothing was released") as no:
-        total(shares(survivors))
+        CROSSING.release(CROSSING.total(shares(survivors), DIM), None)
     assert no.value.code == "P06"
 
 
@@ -98,10 +99,10 @@ def test_p06_leaves_nothing_behind_but_an_aborted_round(tmp_path):
         rounds = PrivateRounds(PLAN, ledger, 0, Conduct(schedules=PLAN.schedules))
         rounds.cohort(1, CLIENTS)
         with pytest.raises(PrivacyRefusal, match="P06"):
-            rounds.release(Turn(1), shares(LEAST - 1), DIM)
+            release_of(rounds, Turn(1), shares(LEAST - 1), DIM)
         assert (ledger.charged, ledger.pending, ledger.records[-1].state) == ((), None, State.ABORTED)
         rounds.cohort(1, CLIENTS)  # asked again, the devices send the same bytes
-        assert rounds.release(Turn(1), shares(LEAST), DIM).mean.any()
+        assert release_of(rounds, Turn(1), shares(LEAST), DIM).mean.any()
         assert ledger.charged == (1,)
 
 
@@ -109,7 +110,7 @@ def test_colluders_do_not_count_as_hiding_anybody():
     """They know their own shares: n_min honest clients are needed beside them."""
     crossing = replace(PLAN, colluders=3).crossing(1)
     with pytest.raises(PrivacyRefusal, match=f"P06: .*arrived={LEAST + 2}, least={LEAST + 3}"):
-        total(shares(LEAST + 2, crossing), crossing)
+        crossing.release(crossing.total(shares(LEAST + 2, crossing), DIM), None)
     sent = shares(LEAST + 3, crossing)
     assert not fails(total(sent, crossing) - np.sum(sent[:3], axis=0), WHOLE)
 

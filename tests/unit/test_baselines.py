@@ -9,9 +9,9 @@ import pytest
 
 from fedrec.device.history import SCHEMA, Event, History, Kind
 from fedrec.errors import SpecError
+from fedrec.population import source
 from fedrec.population.source import Population
 from fedrec.randomness import stream
-from fedrec.study import baselines
 from fedrec.study.baselines import ease, frozen_text, item_knn, popularity, random_scores, tune
 from fedrec.study.evaluate import evaluate
 from fedrec.study.splits import leave_one_out
@@ -71,7 +71,7 @@ def test_ease_is_the_minimum_it_claims_to_be(monkeypatch):
     rng = stream(0, "ease")
     taken = rng.random((60, 8)) < 0.3
     population = likes(*(np.flatnonzero(row) for row in taken))
-    monkeypatch.setattr(baselines, "_BLOCK", 7)
+    monkeypatch.setattr(source, "BLOCK", 7)
     score = ease(population, whole(population), 8, l2=2.5)
     weights = np.concatenate([score(ONE, [history(item)]) for item in range(8)]).astype(np.float64)
     x = taken.astype(np.float64)

@@ -10,7 +10,7 @@ from plans import CLIENTS, COHORT, GRID, KINDS, LEAST, Z, plan_of
 
 from fedrec.errors import PrivacyRefusal
 from fedrec.privacy.adaptive import Adaptive
-from fedrec.privacy.crossing import Crossing
+from fedrec.privacy.crossing import Crossing, Summed
 from fedrec.privacy.noise import Hardened, Level, Research, Seeded
 
 CENTRAL = plan_of("poisson").crossing(1)
@@ -150,7 +150,7 @@ def test_a_release_divides_the_exact_sum_by_the_public_cohort():
     quiet = Silence()
     sent = [CENTRAL.send(np.array(update), None) for update in ([0.5, 0.0], [0.25, -0.75])]
     total = CENTRAL.total(sent, 2)
-    assert total.tolist() == [768, -768]
+    assert (total.total.tolist(), total.count) == ([768, -768], 2)
     assert CENTRAL.release(total, quiet).tolist() == [0.75 / COHORT, -0.75 / COHORT]
     assert quiet.asked == [Z * GRID]
 
@@ -172,7 +172,11 @@ def test_nobody_came_and_the_noise_is_as_large():
 @pytest.mark.parametrize("count", [0, LEAST - 1])
 def test_p06_refuses_fewer_shares_than_the_plan_counts_on(count):
     sent = [SHARES.send(np.zeros(2), Hardened()) for _ in range(count)]
-    refused(lambda: SHARES.total(sent, 2), "P06", f"arrived={count}, least={LEAST}. Nothing was released")
+    refused(
+        lambda: SHARES.release(SHARES.total(sent, 2), None),
+        "P06",
+        f"arrived={count}, least={LEAST}. Nothing was released",
+    )
 
 
 @pytest.mark.parametrize("vector", [np.array([2**20, 0]), np.array([0]), np.zeros(3, np.int64)])
@@ -182,19 +186,19 @@ def test_p08_refuses_a_summand_that_no_honest_client_sends(vector):
 
 @pytest.mark.parametrize("total", [np.array([np.nan]), np.array([1.0]), np.zeros((2, 2), np.int64)])
 def test_p08_refuses_an_aggregate_that_is_not_integers(total):
-    refused(lambda: CENTRAL.release(total, Hardened()), "P08", "an aggregate is one int64 vector")
+    refused(lambda: CENTRAL.release(Summed(total, 1), Hardened()), "P08", "an aggregate is one int64 vector")
 
 
 @pytest.mark.parametrize("entry", [2**62, -(2**63), CLIENTS * GRID + 1])
 def test_p08_refuses_an_aggregate_that_no_cohort_can_have(entry):
-    refused(lambda: CENTRAL.release(np.array([entry, 0]), Hardened()), "P08", "nothing was released")
-    assert CENTRAL.release(np.array([CLIENTS * GRID, 0]), Silence())[0] == CLIENTS / COHORT
+    refused(lambda: CENTRAL.release(Summed(np.array([entry, 0]), 1), Hardened()), "P08", "nothing was released")
+    assert CENTRAL.release(Summed(np.array([CLIENTS * GRID, 0]), CLIENTS), Silence())[0] == CLIENTS / COHORT
 
 
 def test_p06_refuses_a_release_without_the_server_s_noise_and_p07_one_of_another_level():
-    refused(lambda: CENTRAL.release(np.zeros(2, np.int64), None), "P06", "no noise share is missing")
+    refused(lambda: CENTRAL.release(Summed(np.zeros(2, np.int64), 1), None), "P06", "no noise share is missing")
     for wrong in (Research(), Seeded(default_rng(0))):
-        refused(lambda w=wrong: CENTRAL.release(np.zeros(2, np.int64), w), "P07", "the level that is stated")
+        refused(lambda w=wrong: CENTRAL.release(Summed(np.zeros(2, np.int64), 1), w), "P07", "the level that is stated")
 
 
 @pytest.mark.parametrize("half", ["share", "rest"])

@@ -163,7 +163,7 @@ def test_a_source_of_the_wrong_width_is_found(monkeypatch, source, factor):
 
 
 def test_noise_that_a_server_leaves_out_is_found(monkeypatch):
-    monkeypatch.setattr(Crossing, "release", lambda self, total, noise: total / (self.grid * self.expected))
+    monkeypatch.setattr(Crossing, "release", lambda self, summed, noise: summed.total / (self.grid * self.expected))
     assert failed(noise.modes()) == ["noise of user-central"]
 
 

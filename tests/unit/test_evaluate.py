@@ -9,7 +9,7 @@ from fedrec.device.history import Event, Kind
 from fedrec.errors import DataError, SpecError
 from fedrec.population.source import Population
 from fedrec.randomness import stream
-from fedrec.study import evaluate as module
+from fedrec.study import places as module
 from fedrec.study.evaluate import Ranking, evaluate
 from fedrec.study.splits import Holdout, ItemSets, global_time, hide_items, leave_one_out
 

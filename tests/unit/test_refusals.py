@@ -12,13 +12,14 @@ from numpy.random import default_rng
 from plans import LEAST, STATISTICS, TERMS, plan_of
 
 import fedrec
-from fedrec.device.participation import Participation, Work
+from fedrec.device.participation import Exit, Participation
 from fedrec.errors import BudgetExceeded, PrivacyRefusal
 from fedrec.privacy.accounting import GdpFilter, SampledGaussian, epsilon, gaussian_mu
 from fedrec.privacy.adaptive import Adaptive
 from fedrec.privacy.chain import Book
 from fedrec.privacy.clipping import clip_to_grid, flatten
 from fedrec.privacy.conduct import Conduct
+from fedrec.privacy.crossing import Summed
 from fedrec.privacy.device_ledger import DeviceLedger
 from fedrec.privacy.enrolment import Charge, Limits, Span, Terms
 from fedrec.privacy.events import Gaussian
@@ -88,8 +89,8 @@ def overlong(path):
         reserve = staticmethod(lambda device, task, number, echoed: None)
 
     cross = lambda update: np.append(update, 1.0)  # noqa: E731  (a norm, a loss, a count …)
-    work = Work(train=lambda: np.zeros(3), cross=cross, size=3, sent=(3, np.dtype(np.float64)))
-    Participation(ledger=Open(), device="d", task="t").take_part(1, work)
+    out = Exit(cross=cross, size=3, sent=(3, np.dtype(np.float64)))
+    Participation(ledger=Open(), device="d", task="t").take_part(1, lambda: np.zeros(3), out)
 
 
 # Each row: code, words of the rule, and what provokes it (given an empty folder).
@@ -122,19 +123,22 @@ ROWS = [
         PLAN, phases=(plan_of("poisson", warm=True).phases[0], BANDED.phases[0]))),
     ("P05", "all weights are equal", lambda path: PLAN.admit(replace(CONDUCT, weights="examples"))),
     ("P05", "all weights are equal", lambda path: PLAN.admit(replace(CONDUCT, weights="client"))),
-    ("P06", "as many noise shares arrive as the plan counts on", lambda path: SHARES.crossing(1).total(
-        [SHARES.crossing(1).send(np.zeros(2), Hardened()) for _ in range(LEAST - 1)], 2)),
+    ("P06", "as many noise shares arrive as the plan counts on", lambda path: SHARES.crossing(1).release(
+        Summed(np.zeros(2, np.int64), LEAST - 1), None)),
     ("P06", "no noise share is missing", lambda path: SHARES.crossing(1).send(np.zeros(2), None)),
-    ("P06", "no noise share is missing", lambda path: CROSSING.release(np.zeros(2, np.int64), None)),
+    ("P06", "no noise share is missing", lambda path: CROSSING.release(
+        Summed(np.zeros(2, np.int64), 1), None)),
     ("P06", "shares are sized for at least one honest client", lambda path: replace(SHARES, least=0)),
     ("P06", "a full cohort has all the shares that a round needs", lambda path: replace(SHARES, colluders=9)),
     ("P07", "private noise is never seeded", lambda path: PLAN.noise(default_rng(0))),
     ("P07", "private noise is never seeded", lambda path: noise_source(Level.TEST)),
     ("P07", "private cohorts are never seeded", lambda path: PLAN.coins(default_rng(0))),
     ("P07", "noise is of the level that is stated", lambda path: CROSSING.release(
-        np.zeros(2, np.int64), noise_source(Level.TEST, default_rng(0)))),
-    ("P08", "an aggregate is one int64 vector", lambda path: CROSSING.release(np.array([np.nan]), Hardened())),
-    ("P08", "an aggregate is within population", lambda path: CROSSING.release(np.array([2**62]), Hardened())),
+        Summed(np.zeros(2, np.int64), 1), noise_source(Level.TEST, default_rng(0)))),
+    ("P08", "an aggregate is one int64 vector", lambda path: CROSSING.release(
+        Summed(np.array([np.nan]), 1), Hardened())),
+    ("P08", "an aggregate is within population", lambda path: CROSSING.release(
+        Summed(np.array([2**62]), 1), Hardened())),
     ("P08", "every summand is within the clip norm", lambda path: CROSSING.total([np.array([2**20])], 1)),
     ("P08", "a clip norm is positive and finite", lambda path: with_phase(PLAN, clip=float("nan"))),
     ("P08", "a clip norm is positive", lambda path: replace(TERMS, clip=float("inf"))),

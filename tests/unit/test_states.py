@@ -1,12 +1,14 @@
 """What virtual devices remember, and that a population of them costs nothing until it is used."""
 
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fedrec.errors import RunError
 from fedrec.population.states import DeviceStates
+from fedrec.randomness import stream
 
 
 def vector(value, dim=2):
@@ -57,33 +59,80 @@ def test_another_opening_sees_what_was_kept(tmp_path):
 
 
 class Torn(np.ndarray):
-    """A map whose process dies at its n-th write."""
+    """A map whose process dies at its n-th write, half of which is there."""
 
     left = [0]
 
     def __setitem__(self, key, value):
         self.left[0] -= 1
-        if self.left[0] == 0:
-            if np.size(value) > 1:  # half of it is there
-                np.ndarray.__setitem__(self, (*key, slice(1)), value[:1])
-            raise KeyboardInterrupt
-        np.ndarray.__setitem__(self, key, value)
+        if self.left[0]:
+            return np.ndarray.__setitem__(self, key, value)
+        clients, slots = key
+        half = (len(clients) + 1) // 2 if np.ndim(value) < 2 else len(clients) // 2
+        whole = np.broadcast_to(value, (len(clients), *np.shape(value)[1:]))
+        np.ndarray.__setitem__(self, (clients[:half], slots[:half]), whole[:half])
+        if np.ndim(value) == 2:  # and half a vector
+            np.ndarray.__setitem__(self, (clients[half], slots[half], slice(1)), value[half, :1])
+        raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("write", [1, 2, 3])
 @pytest.mark.parametrize("repeated", [False, True])
-def test_killed_at_any_write_the_round_starts_again_from_where_it_started(tmp_path, write, repeated):
-    states = DeviceStates(tmp_path, 1, 2)
+@pytest.mark.parametrize("clients", [1, 5])
+def test_killed_at_any_write_the_round_starts_again_from_where_it_started(tmp_path, write, repeated, clients):
+    states, all_of = DeviceStates(tmp_path, clients, 2), np.arange(clients)
     for number in (1, 2, 3) if repeated else (1, 2):
-        states.keep(0, number, vector(number))
+        states.keep_all(all_of, number, np.stack([vector(number)] * clients))
     Torn.left = [write]
-    states._values, states._rounds = states._values.view(Torn), states._rounds.view(Torn)
+    for mapped in (states._values, states._rounds):
+        mapped.array = mapped.array.view(Torn)
     with pytest.raises(KeyboardInterrupt):
-        states.keep(0, 3, vector(33))
-    again = DeviceStates(tmp_path, 1, 2)
-    assert again.before(0, 3).tolist() == [2, 2]
-    again.keep(0, 3, vector(333))
-    assert (again.before(0, 3).tolist(), again.before(0, 4).tolist()) == ([2, 2], [333, 333])
+        states.keep_all(all_of, 3, np.stack([vector(33)] * clients))
+    again = DeviceStates(tmp_path, clients, 2)
+    assert again.before_all(all_of, 3).tolist() == [[2, 2]] * clients
+    again.keep_all(all_of, 3, np.stack([vector(333)] * clients))
+    assert again.before_all(all_of, 3).tolist() == [[2, 2]] * clients
+    assert again.after(3).tolist() == [[333, 333]] * clients
+
+
+def test_many_at_once_are_many_one_by_one(tmp_path, monkeypatch):
+    """In any order of clients, whatever their histories, and across the pieces in which they are read."""
+    monkeypatch.setattr("fedrec.population.states._CLIENTS", 7)
+    one, all_of, rng = DeviceStates(tmp_path / "one", 40, 3), DeviceStates(tmp_path / "all", 40, 3), stream(3, "states")
+    for number in (1, 2, 2, 3, 5, 4, 4, 6):  # some rounds again
+        clients = rng.permutation(40)[: rng.integers(0, 40)]
+        started = all_of.before_all(clients, number)
+        assert started.tolist() == [one.before(client, number).tolist() for client in clients]
+        made = rng.normal(size=(len(clients), 3)).astype(np.float32)
+        all_of.keep_all(clients, number, made)
+        for client, embedding in zip(clients, made, strict=True):
+            one.keep(client, number, embedding)
+        for after in (0, number - 1, number):
+            assert all_of.after(after).tolist() == one.after(after).tolist()
+            assert all_of.after(after, clients).tolist() == one.after(after)[clients].tolist()
+    assert (tmp_path / "one" / "rounds.npy").read_bytes() == (tmp_path / "all" / "rounds.npy").read_bytes()
+    assert all_of.after(6).any(axis=1).sum() > 30
+
+
+def resident():
+    """Bytes of mapped files in this process's memory."""
+    status = Path("/proc/self/status").read_text()
+    return sum(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith(("RssFile", "RssShmem")))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux")
+@pytest.mark.parametrize("dropped", [True, False])
+def test_memory_does_not_grow_with_the_population(tmp_path, monkeypatch, dropped):
+    clients, dim, limit = 200_000, 16, 8 << 20
+    states = DeviceStates(tmp_path, clients, dim)
+    if not dropped:
+        monkeypatch.setattr(type(states._values), "drop", lambda self: None)
+    before = resident()
+    for first in range(0, clients, 20_000):
+        cohort = np.arange(first, first + 20_000)
+        states.keep_all(cohort, 1, np.ones((20_000, dim), np.float32))
+        assert states.after(1, cohort).all()
+    assert (resident() - before < limit) == dropped
 
 
 @pytest.mark.parametrize(("clients", "dim"), [(4, 2), (3, 5)])

@@ -1,0 +1,172 @@
+"""Who answers a server's request: devices that stand for themselves, or shards that stand for many virtual clients."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from flwr.app import ArrayRecord, Message
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+
+from fedrec.errors import WireError
+from fedrec.exchange import wire
+from fedrec.privacy.crossing import Summed
+from fedrec.rounds.aggregate import Rounds, Turn
+from fedrec.rounds.filter import Filter, Tally, Vector
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """One round as its replies are judged: what each must say of itself, its form, and how they add up."""
+
+    turn: Turn
+    header: wire.Header
+    filter: Filter
+    rounds: Rounds
+    width: int
+
+
+class Crew(Protocol):
+    """The nodes of a grid, by the clients that they answer for."""
+
+    def join(self, grid: Grid, clients: int, *, task: str, patience: float, timeout: float) -> None:
+        """Wait for nodes that answer for `clients` clients, each for its own; `WireError` if they do not come."""
+
+    def requests(self, cohort: NDArray[np.int64], header: wire.Header, shared: ArrayRecord) -> list[Message]:
+        """What to ask of whom, so that every client of the cohort is asked once."""
+
+    def total(self, replies: Iterable[Message], ended: Round) -> tuple[Summed, Tally]:
+        """The sum of what may be added, and what became of everyone who was asked."""
+
+    def suffices(self, tally: Tally, quorum: float) -> bool:
+        """Whether a round without promises may go on with what arrived."""
+
+
+class Devices:
+    """A node for each client. Every update is judged here, by the server."""
+
+    def __init__(self) -> None:
+        self._roster: tuple[int, ...] = ()
+        self._asked: dict[int, int] = {}
+
+    def join(self, grid: Grid, clients: int, *, task: str, patience: float, timeout: float) -> None:
+        """Wait for `clients` nodes and learn which client each one is.
+
+        Cohorts are drawn over client numbers, not over Flower's random node ids: that is what makes
+        one seed mean one run on every engine.
+        """
+        seats = _seats(grid, clients, task=task, patience=patience, timeout=timeout)
+        if any(header.hosts != 1 for header in seats.values()):
+            raise WireError("a device answers for itself alone", remedy="Start the clients as devices, not as shards.")
+        placed = {header.client: node for node, header in seats.items()}
+        missing = sorted(set(range(clients)) - set(placed))
+        if missing or len(placed) < len(seats):
+            raise WireError("every client of the plan is on one node", missing=missing[:5], nodes=len(seats))
+        self._roster = tuple(placed[client] for client in range(clients))
+
+    def requests(self, cohort: NDArray[np.int64], header: wire.Header, shared: ArrayRecord) -> list[Message]:
+        """One message for each client."""
+        self._asked = {self._roster[client]: int(client) for client in cohort}
+        return [wire.train(node, header, shared) for node in self._asked]
+
+    def total(self, replies: Iterable[Message], ended: Round) -> tuple[Summed, Tally]:
+        """Acceptable updates, added in the order of client numbers: floating-point sums depend on it."""
+        tally, accepted = Tally(asked=len(self._asked)), dict[int, Vector]()
+        for reply in replies:
+            client = self._asked.get(reply.metadata.src_node_id)
+            reason = "not asked" if client is None else "duplicate" if client in accepted else None
+            try:
+                update = wire.read_update(reply, ended.header)
+                reason = reason or ended.filter.reason(update)
+            except WireError as error:
+                reason = error.rule
+            if reason is None and client is not None:
+                accepted[client] = update
+            else:
+                tally.refused[reason or "not asked"] += 1
+        tally.accepted = len(accepted)
+        updates = (accepted[client] for client in sorted(accepted))
+        return ended.rounds.sum(ended.turn, updates, ended.width), tally
+
+    def suffices(self, tally: Tally, quorum: float) -> bool:
+        """So many of those asked, at least, were accepted."""
+        return tally.accepted >= quorum * tally.asked
+
+
+class Shards:
+    """`nodes` nodes of a simulation, each with a slice of the clients. Updates are clipped, judged and added there.
+
+    A server learns of a shard's clients by their sum and their number. Nothing proves that a node added up only what
+    honest clients send, so real devices are never asked this way.
+    """
+
+    def __init__(self, nodes: int) -> None:
+        self.nodes = nodes
+        self._firsts: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._roster: tuple[int, ...] = ()
+        self._asked: dict[int, int] = {}
+
+    def join(self, grid: Grid, clients: int, *, task: str, patience: float, timeout: float) -> None:
+        """Wait for the nodes and learn which clients each one hosts; together they host each client once."""
+        seats = _seats(grid, self.nodes, task=task, patience=patience, timeout=timeout)
+        placed = sorted((header.client, header.hosts, node) for node, header in seats.items())
+        ends = np.cumsum([0, *(hosts for _, hosts, _ in placed)])
+        if [first for first, _, _ in placed] != ends[:-1].tolist() or ends[-1] != clients:
+            raise WireError("shards cut the clients of the plan into slices", nodes=len(placed), clients=clients)
+        self._firsts, self._roster = ends[:-1], tuple(node for _, _, node in placed)
+
+    def requests(self, cohort: NDArray[np.int64], header: wire.Header, shared: ArrayRecord) -> list[Message]:
+        """One message for each shard with a client in the cohort."""
+        shards = np.searchsorted(self._firsts, cohort, side="right") - 1
+        asked = {self._roster[shard]: cohort[shards == shard] for shard in np.unique(shards)}
+        self._asked = {node: len(clients) for node, clients in asked.items()}
+        return [wire.train(node, header, shared, clients) for node, clients in asked.items()]
+
+    def total(self, replies: Iterable[Message], ended: Round) -> tuple[Summed, Tally]:
+        """Partial sums, added in the order of the slices. A shard without an acceptable one counts as refused whole."""
+        tally, accepted = Tally(asked=sum(self._asked.values())), dict[int, wire.Partial]()
+        for reply in replies:
+            node = reply.metadata.src_node_id
+            asked = 0 if node in accepted else self._asked.get(node, 0)
+            try:
+                partial = wire.read_partial(reply, ended.header)
+                if not asked or partial.summed.count + partial.refused.total() != asked:
+                    raise WireError("a shard answers once for whom it was asked")
+                accepted[node] = partial
+            except WireError as error:
+                tally.refused[error.rule] += asked or 1
+        for partial in accepted.values():
+            tally.refused.update(partial.refused)
+        tally.accepted = sum(partial.summed.count for partial in accepted.values())
+        parts = (accepted[node].summed for node in self._roster if node in accepted)
+        return ended.rounds.join(ended.turn, parts, ended.width), tally
+
+    def suffices(self, tally: Tally, quorum: float) -> bool:
+        """Somebody answered: a shard that is lost costs its clients this round, not everyone the run."""
+        return tally.accepted > 0
+
+
+def _seats(grid: Grid, count: int, *, task: str, patience: float, timeout: float) -> dict[int, wire.Header]:
+    """What `count` nodes or more say of themselves. Raises `WireError` if too few come within `patience` seconds."""
+    nodes = _wait(grid, count, patience)
+    # Nodes are there before their clients can answer: an engine may start a process for each.
+    replies = grid.send_and_receive([wire.hello(node) for node in nodes], timeout=timeout)
+    headers = {reply.metadata.src_node_id: wire.read_header(reply) for reply in replies}
+    if any(header.task != task for header in headers.values()):
+        remedy = "Start server and devices from one run folder."
+        raise WireError("server and devices were set up for one task", remedy=remedy)
+    return headers
+
+
+def _wait(grid: Grid, count: int, patience: float) -> Sequence[int]:
+    deadline = time.monotonic() + patience
+    while len(nodes := list(grid.get_node_ids())) < count:
+        if time.monotonic() > deadline:
+            remedy = f"With Flower's engine, start it with --federation-config 'num-supernodes={count}'."
+            raise WireError("a federation has a node for each client", remedy=remedy, nodes=len(nodes), clients=count)
+        time.sleep(0.1)
+    return nodes

@@ -1,0 +1,253 @@
+"""One local step of many clients at once: what each asks for, how surprised it is, and the gradient on everything.
+
+Number for number what `device.training.LocalTraining.step` does for one client. The parts are written out because a
+client's gradient is needed by itself: autograd adds up over the clients of a chunk what they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+
+from fedrec.model.ranking import Model
+from fedrec.population.batch import Laid, decayed
+from fedrec.population.tower import Gradients, Tower
+
+_NEVER = -1e9  # the score of what is no rival
+_DEEP = 2 << 30  # bytes of a chunk over a large catalogue under LoRA
+
+
+class Drawn(NamedTuple):
+    """Public rivals that each client drew: rows (n, R), and which of them are not padding."""
+
+    rows: Tensor
+    real: Tensor
+
+    @classmethod
+    def of(cls, rivals: Sequence[NDArray[np.int64]]) -> Drawn:
+        """Side by side."""
+        rows = pad_sequence([torch.from_numpy(each) for each in rivals], batch_first=True)
+        counts = torch.tensor([len(each) for each in rivals])
+        return cls(rows, torch.arange(rows.shape[1]) < counts[:, None])
+
+    def to(self, device: torch.device) -> Drawn:
+        """The same on `device`."""
+        return Drawn(self.rows.to(device), self.real.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Slope:
+    """Gradients of n clients' losses: on the table, on the maps (n, …), the prior (n, item), the embedding (n, dim)."""
+
+    table: Gradients
+    maps: Tensor
+    prior: Tensor
+    embedding: Tensor
+
+    @property
+    def finite(self) -> Tensor:
+        """(n,) False where a client's numbers ran away."""
+        parts = (self.table.rows.flatten(1), self.table.queries.flatten(1), self.maps.flatten(1), self.prior)
+        return torch.stack([part.isfinite().all(1) for part in parts]).all(0)
+
+    def scaled(self, factors: Tensor) -> Slope:
+        """Each client's gradients times its factor (n,). A client whose factor is 0 leaves nothing, not even NaN."""
+        table, gone = self.table, factors == 0
+
+        def times(part: Tensor) -> Tensor:
+            shape = (-1, *[1] * (part.dim() - 1))
+            return (part * factors.view(shape)).masked_fill(gone.view(shape), 0.0)
+
+        softmax = table.softmax
+        if softmax is not None and gone.any():
+            softmax = softmax.masked_fill(gone[:, None, None], 0.0)
+        kept = Gradients(softmax, times(table.queries), table.entry, times(table.rows))
+        return Slope(kept, times(self.maps), times(self.prior), self.embedding)
+
+
+class _Scored(NamedTuple):
+    """Gradients on scores, spread to where they came from."""
+
+    queries: Tensor  # (n, T, dim) what flows back into the queries
+    prior: Tensor  # (n, item)
+    softmax: Tensor | None
+    entry: Tensor  # (n, *) sparse rows beside the history's
+    rows: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """The ranking layer of many clients over one `tower`.
+
+    `shut` (item,) marks items that are not yet public: no rivals. Nor are, if `hide_seen`, items chosen before.
+    """
+
+    model: Model
+    tower: Tower
+    shut: Tensor
+    hide_seen: bool
+
+    def slope(self, laid: Laid, embeddings: Tensor, drawn: Drawn | None) -> Slope:
+        """The gradient of each client's mean loss over its examples; `drawn` is None for the whole catalogue."""
+        clients, maps = len(laid), self.tower.parameters["maps"]
+        vectors = self._events(laid).requires_grad_()
+        past = functional.normalize(decayed(laid, vectors, self.model.spec.decays), dim=-1, eps=1e-6)
+        known = past.detach()
+        asked = self.model.queries(self.tower.parameters, known.transpose(0, 1).flatten(1, 2))
+        queries = asked.view(clients, -1, asked.shape[1]) + embeddings[:, None]
+        scored = self._whole(laid, queries) if drawn is None else self._among(laid, queries, drawn)
+        wanted = scored.queries
+        if self.model.spec.maps == "diagonal":
+            to_maps = (known * wanted[:, None]).sum(2)
+            to_past = wanted[:, None] * maps[None, :, None]
+        else:
+            to_maps = known.transpose(2, 3) @ wanted[:, None]
+            to_past = wanted[:, None] @ maps.transpose(1, 2)
+        (to_vectors,) = torch.autograd.grad(past, vectors, to_past)
+        rows = to_vectors.gather(1, _wide(laid.at, vectors)) * laid.weight[:, :, None]
+        entry, rows = torch.cat([laid.entry, scored.entry], 1), torch.cat([rows, scored.rows], 1)
+        table = Gradients(scored.softmax, queries, entry, rows)
+        return Slope(table, to_maps, scored.prior, wanted.sum(1))
+
+    def bytes(self, examples: int, events: int, rivals: int) -> int:
+        """What one client of a chunk takes, with so many examples and events."""
+        tower, spec = self.tower, self.model.spec
+        width, dim, decays = tower.inputs.values.shape[-1], spec.dim, len(spec.decays)
+        wide = rivals or tower.items
+        scores = examples * (3 * wide + width + (3 * decays + 4) * dim)
+        history = events * (width + 4 * dim + decays * examples)
+        dense = 0 if rivals else tower.items * (dim + 3 * spec.rank)
+        dense += len(tower) * dim if self.deep else 0
+        return 4 * (scores + history + dense + self.model.layout.size)
+
+    def room(self, budget: int) -> int:
+        """The bytes of a chunk: more than the `budget` where each chunk costs a Jacobian that is too large to keep."""
+        return max(budget, _DEEP) if self.deep and not self.tower.jacobian.keeps else budget
+
+    @property
+    def deep(self) -> bool:
+        """Whether the way back goes through blocks of a transformer."""
+        return self.model.adapter.blocks > 0
+
+    def parts(self, slope: Slope) -> Iterator[tuple[str, Tensor]]:
+        """Each client's gradient (n, …) on every shared parameter, by its name."""
+        yield "maps", slope.maps
+        if self.model.spec.popularity:
+            yield "popularity", slope.prior
+        yield from self.tower.parts(slope.table)
+
+    def write(self, slope: Slope, out: Tensor) -> None:
+        """Each client's gradient on the shared vector as a row of `out` (n, size)."""
+        at = self.model.layout.slices
+        for name, part in self.parts(slope):
+            out[:, at[name]] = part.flatten(1)
+
+    def part(self, slope: Slope) -> Part:
+        """The sum over clients, as far as it is not common to all chunks."""
+        return Part(slope.table.total(len(self.tower)), slope.maps.sum(0), slope.prior.sum(0))
+
+    def lengths(self, slope: Slope) -> Tensor:
+        """(n,) the length of each client's gradient on the shared vector, which is never written down as a whole."""
+        squares = [part.flatten(1).square().sum(1) for _, part in self.parts(slope)]
+        return torch.stack(squares).sum(0).sqrt()
+
+    def _events(self, laid: Laid) -> Tensor:
+        """(n, E, dim) the weighted vectors of the events."""
+        mentioned = self.tower.table[laid.entry] * laid.weight[:, :, None]
+        empty = mentioned.new_zeros(len(laid), laid.events, mentioned.shape[2])
+        return empty.scatter_add_(1, _wide(laid.at, mentioned), mentioned)
+
+    def _whole(self, laid: Laid, queries: Tensor) -> _Scored:
+        """Every item that is open and not yet seen is a rival."""
+        items = self.tower.items
+        table, prior = self.tower.table[:items], self.model.prior(self.tower.parameters)
+        scores = queries @ table.T + prior
+        own = scores.gather(2, laid.targets[:, :, None])
+        scores.masked_fill_(self.shut, _NEVER)
+        if self.hide_seen:
+            client, example, choice = self._seen(laid).nonzero(as_tuple=True)
+            scores[client, example, laid.chosen[client, choice]] = _NEVER
+        scores.scatter_(2, laid.targets[:, :, None], own)
+        spread = functional.softmax(scores, dim=2)
+        spread.scatter_add_(2, laid.targets[:, :, None], torch.full_like(own, -1.0))
+        spread *= _shares(laid)[:, :, None]
+        nothing = laid.entry[:, :0]
+        return _Scored(spread @ table, spread.sum(1), spread, nothing, queries[:, :0])
+
+    def _among(self, laid: Laid, queries: Tensor, drawn: Drawn) -> _Scored:
+        """The rivals are those that were drawn, but for the target and what was seen."""
+        table, prior = self.tower.table, self.model.prior(self.tower.parameters)
+        theirs, own = table[drawn.rows], table[laid.targets]
+        barred = ~drawn.real[:, None] | (drawn.rows[:, None] == laid.targets[:, :, None])
+        if self.hide_seen:
+            same = laid.chosen[:, :, None] == drawn.rows[:, None]
+            barred = barred | ((self._seen(laid).float() @ same.float()) > 0)
+        scores = (queries @ theirs.transpose(1, 2) + prior[drawn.rows][:, None]).masked_fill(barred, _NEVER)
+        right = (queries * own).sum(2, keepdim=True) + prior[laid.targets][:, :, None]
+        spread = functional.softmax(torch.cat([right, scores], dim=2), dim=2)
+        spread[:, :, 0] -= 1.0
+        spread = spread * _shares(laid)[:, :, None]
+        mine, others = spread[:, :, :1], spread[:, :, 1:]
+        entry = torch.cat([laid.targets, drawn.rows], 1)
+        to_prior = queries.new_zeros(len(laid), self.tower.items)
+        to_prior.scatter_add_(1, entry, torch.cat([mine[:, :, 0], others.sum(1)], 1))
+        rows = torch.cat([mine * queries, others.transpose(1, 2) @ queries], 1)
+        return _Scored(mine * own + others @ theirs, to_prior, None, entry, rows)
+
+    def _seen(self, laid: Laid) -> Tensor:
+        """(n, T, C) whether a choice came before an example."""
+        return laid.chose[:, None] & (laid.choice_at[:, None] < laid.cuts[:, :, None])
+
+
+class Part(NamedTuple):
+    """The sum of a chunk's gradients: on the table (entry, dim), the maps, the prior (item,)."""
+
+    table: Tensor
+    maps: Tensor
+    prior: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """The sum of many clients' gradients, one chunk after the other; a single way back through the tower at the end."""
+
+    heads: Heads
+    sums: Part
+
+    @classmethod
+    def over(cls, heads: Heads) -> Whole:
+        """Nothing yet."""
+        tower = heads.tower
+        shapes = (tower.table.shape, tower.parameters["maps"].shape, (tower.items,))
+        return cls(heads, Part(*(tower.table.new_zeros(shape, dtype=torch.float64) for shape in shapes)))
+
+    def add(self, part: Part) -> None:
+        """One chunk more."""
+        for whole, some in zip(self.sums, part, strict=True):
+            whole.add_(some)
+
+    def gradient(self) -> Tensor:
+        """(size,) the sum, in float64."""
+        model, total = self.heads.model, self.heads.tower.backward(self.sums.table.float()).double()
+        at = model.layout.slices
+        total[at["maps"]] += self.sums.maps.flatten()
+        if model.spec.popularity:
+            total[at["popularity"]] += self.sums.prior
+        return total
+
+
+def _shares(laid: Laid) -> Tensor:
+    """(n, T) what an example weighs in its client's mean."""
+    return laid.real / laid.real.sum(1, keepdim=True).clamp(min=1)
+
+
+def _wide(at: Tensor, like: Tensor) -> Tensor:
+    return at[:, :, None].expand(-1, -1, like.shape[2])

@@ -1,0 +1,167 @@
+"""Several local steps of many clients at once: parameters of each client's own, in one batched computation.
+
+Number for number what `device.training.LocalTraining.round` does for one client. Everyone's first step starts at the
+shared vector and is that of `heads`; from the second step on, clients have towers of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.func import vmap
+from torch.nn import functional
+
+from fedrec.device.training import LocalTraining
+from fedrec.model.ranking import Parameters
+from fedrec.population.batch import Batch, Laid, decayed, event_vectors, lay
+from fedrec.population.heads import Drawn, Heads
+from fedrec.population.towers import Towers, pick
+
+Rows = NDArray[np.float32]
+
+_NEVER = -1e9  # the score of what is no rival
+
+
+def several_steps(
+    heads: Heads, training: LocalTraining, batch: Batch, embeddings: Rows, *, coins: Sequence[Generator]
+) -> tuple[Rows, Rows]:
+    """(n, size) updates and (n, dim) embeddings of a chunk of clients after their local steps.
+
+    They start at the vector of `heads`, each with its own row of `embeddings` (n, dim) and of `coins`. Entries of
+    `batch` are those of the tower. A client without a usable choice moves nothing.
+    """
+    deltas, kept = np.zeros((len(batch), heads.model.layout.size), np.float32), embeddings.copy()
+    active = np.flatnonzero(batch.usable_counts)
+    if len(active):
+        steps = _Steps(heads, training, batch.pick(active), [coins[place] for place in active])
+        deltas[active], kept[active] = steps.run(embeddings[active])
+    return deltas, kept
+
+
+@dataclass(frozen=True, eq=False)
+class _Steps:
+    """Clients with something to learn from, all of them."""
+
+    heads: Heads
+    training: LocalTraining
+    batch: Batch
+    coins: Sequence[Generator]
+
+    @cached_property
+    def towers(self) -> Towers:
+        """Of the second step and later ones."""
+        return Towers(self.heads.model, self.heads.tower.inputs)
+
+    def run(self, embeddings: Rows) -> tuple[Rows, Rows]:
+        spec, shared = self.training.spec, self.heads.tower.shared.detach()
+        mine, own = shared.expand(len(self.batch), -1), torch.from_numpy(embeddings).to(shared.device)
+        for number in range(spec.steps):
+            laid, drawn = self._draw()
+            to_mine, to_own = (self._slope if number else self._first_slope)(mine, own, laid, drawn)
+            mine = mine - spec.learning_rate * to_mine
+            own = own - spec.embedding_rate * (to_own + spec.embedding_decay * own)
+        return (mine - shared).cpu().numpy(), own.cpu().numpy()
+
+    def _draw(self) -> tuple[Laid, Drawn | None]:
+        device = self.heads.tower.shared.device
+        usable = map(self.batch.usable, range(len(self.batch)))
+        draws = [self.training.draw(choices, coins) for choices, coins in zip(usable, self.coins, strict=True)]
+        rivals = [drawn for _, drawn in draws if drawn is not None]
+        laid = lay(self.batch, [picked for picked, _ in draws]).to(device)
+        return laid, Drawn.of(rivals).to(device) if rivals else None
+
+    def _first_slope(self, mine: Tensor, own: Tensor, laid: Laid, drawn: Drawn | None) -> tuple[Tensor, Tensor]:
+        slope = self.heads.slope(laid, own, drawn)
+        to_mine = torch.empty_like(mine, memory_format=torch.contiguous_format)
+        self.heads.write(slope, to_mine)
+        return to_mine, slope.embedding
+
+    def _slope(self, mine: Tensor, own: Tensor, laid: Laid, drawn: Drawn | None) -> tuple[Tensor, Tensor]:
+        mine, own = mine.detach().requires_grad_(), own.detach().requires_grad_()
+        # Nobody's loss depends on another's parameters, so the gradient of the sum is everyone's own.
+        to_mine, to_own = torch.autograd.grad(self._losses(mine, own, laid, drawn).sum(), (mine, own))
+        return to_mine, to_own
+
+    def _losses(self, mine: Tensor, own: Tensor, laid: Laid, drawn: Drawn | None) -> Tensor:
+        parameters = self._views(mine)
+        if drawn is None:
+            scores, targets = self._whole(parameters, own, laid), laid.targets
+        else:
+            scores, targets = self._among(parameters, own, laid, drawn), torch.zeros_like(laid.targets)
+        surprise = functional.cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="none")
+        return (surprise.view_as(laid.real) * laid.real).sum(1) / laid.real.sum(1)
+
+    def _whole(self, parameters: Parameters, own: Tensor, laid: Laid) -> Tensor:
+        """(n, T, item) scores where the whole catalogue competes."""
+        table = self.towers.items(parameters)
+        queries = self._queries(parameters, laid, self._mentioned(parameters, laid, table)) + own[:, None]
+        scores = queries @ table.transpose(1, 2)
+        if self.heads.model.spec.popularity:
+            scores = scores + parameters["popularity"][:, None]
+        return scores.masked_fill(self._barred(laid), _NEVER)
+
+    def _mentioned(self, parameters: Parameters, laid: Laid, table: Tensor) -> Tensor:
+        """(n, M, dim) vectors of what histories mention, given those of the catalogue."""
+        items = table.shape[1]
+        listed, written = pick(table, laid.entry.clamp(max=items - 1)), laid.entry >= items
+        if not written.any():
+            return listed
+        # Texts to the front: as many columns as the client with the most texts has.
+        places = written.byte().argsort(dim=1, descending=True, stable=True)[:, : int(written.sum(1).max())]
+        words = self.towers.entries(parameters, laid.entry.gather(1, places))
+        return torch.where(written[:, :, None], pick(words, (written.cumsum(1) - 1).clamp(min=0)), listed)
+
+    def _among(self, parameters: Parameters, own: Tensor, laid: Laid, drawn: Drawn) -> Tensor:
+        """(n, T, 1 + R) scores of the target and of the rivals that were drawn."""
+        mentions = laid.entry.shape[1]
+        vectors = self.towers.entries(parameters, torch.cat([laid.entry, drawn.rows], 1))
+        queries = self._queries(parameters, laid, vectors[:, :mentions]) + own[:, None]
+        chosen = pick(vectors, (laid.entry[:, None] == laid.targets[:, :, None]).byte().argmax(2))
+        right, scores = (queries * chosen).sum(2, keepdim=True), queries @ vectors[:, mentions:].transpose(1, 2)
+        if self.heads.model.spec.popularity:
+            right = right + parameters["popularity"].gather(1, laid.targets)[:, :, None]
+            scores = scores + parameters["popularity"].gather(1, drawn.rows)[:, None]
+        return torch.cat([right, scores.masked_fill(self._barred_among(laid, drawn), _NEVER)], 2)
+
+    def _queries(self, parameters: Parameters, laid: Laid, mentioned: Tensor) -> Tensor:
+        """(n, T, dim) what each looks for, without its embedding, given the vectors (n, M, dim) of its mentions."""
+        mentions = torch.arange(laid.entry.numel(), device=laid.entry.device).view_as(laid.entry)
+        events = event_vectors(replace(laid, entry=mentions), mentioned.flatten(0, 1))
+        past = functional.normalize(decayed(laid, events, self.heads.model.spec.decays), dim=-1, eps=1e-6)
+        return vmap(self.heads.model.queries)(parameters, past)
+
+    def _barred(self, laid: Laid) -> Tensor:
+        """(n, T, item) True where an item is no rival of the target."""
+        mask = self.heads.shut.repeat(*laid.targets.shape, 1)
+        if self.heads.hide_seen:
+            client, example, choice = _seen(laid).nonzero(as_tuple=True)
+            mask[client, example, laid.chosen[client, choice]] = True
+        return mask.scatter_(2, laid.targets[:, :, None], False)  # noqa: FBT003
+
+    def _barred_among(self, laid: Laid, drawn: Drawn) -> Tensor:
+        """(n, T, R) True where what was drawn is no rival of the target."""
+        barred = ~drawn.real[:, None] | (drawn.rows[:, None] == laid.targets[:, :, None])
+        if self.heads.hide_seen:
+            same = laid.chosen[:, :, None] == drawn.rows[:, None]
+            barred = barred | ((_seen(laid).float() @ same.float()) > 0)
+        return barred
+
+    def _views(self, mine: Tensor) -> dict[str, Tensor]:
+        """Named views (n, …) into `mine` (n, size)."""
+        shapes = self.heads.model.layout.shapes
+        parts = mine.split([math.prod(shape) for _, shape in shapes], dim=1)
+        return {name: part.unflatten(1, shape) for (name, shape), part in zip(shapes, parts, strict=True)}
+
+
+def _seen(laid: Laid) -> Tensor:
+    """(n, T, C) whether a choice came before an example."""
+    return laid.chose[:, None] & (laid.choice_at[:, None] < laid.cuts[:, :, None])
+

@@ -1,0 +1,48 @@
+"""How a simulation is computed, as opposed to what: nothing here may change a result or an ε."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fedrec.errors import require
+
+MEBIBYTE = 1 << 20
+
+
+class Engine(StrEnum):
+    """Who runs a cohort."""
+
+    LOOP = "loop"  # one client after the other, each with a message of its own: the definition
+    STACKED = "stacked"  # many clients in one batched computation
+    RAY = "ray"  # Flower's Ray engine, whose nodes run `stacked` on a shard each
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Engine, device and working memory; equal plans give equal results up to floating-point tolerance.
+
+    `memory` is what one chunk of a stacked cohort may take, in MiB, beside the model and the shared tables. `threads`
+    is what one process computes with: 0 leaves it to torch. `nodes` shards run on the Ray cluster at `address`; 0 and
+    "" stand for as many as there is room for, on this machine alone.
+    """
+
+    engine: Engine = Engine.STACKED
+    device: str = "cpu"
+    memory: int = 64
+    threads: int = 0
+    nodes: int = 0
+    address: str = ""
+
+    def __post_init__(self) -> None:
+        require(self.memory >= 1, "a chunk has at least 1 MiB", memory=self.memory)
+        require(self.nodes >= 0, "shards are counted from 1; 0 leaves it to the cluster", nodes=self.nodes)
+        require(self.threads >= 0, "threads are counted from 1; 0 leaves it to torch", threads=self.threads)
+
+    @property
+    def budget(self) -> int:
+        """Bytes of one chunk."""
+        return self.memory * MEBIBYTE
+
+
+DEFAULT = Speed()

@@ -1,0 +1,119 @@
+"""Several local steps in one batched computation leave behind what each client's own steps do.
+
+The oracle is `LocalTraining.round`, one client at a time. Seven people cover what a history can hold: searches,
+reviews, ratings, skips, repetitions, free text beside an item, no usable choice, one event, nothing.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from fedrec.device.history import NO_ITEM, Event, Kind
+from fedrec.device.profile import Events
+from fedrec.device.training import LocalTraining
+from fedrec.model.catalogue import Catalogue
+from fedrec.model.encoder import open_encoder
+from fedrec.model.ranking import Model
+from fedrec.population import several
+from fedrec.population.batch import Batch
+from fedrec.population.heads import Heads
+from fedrec.population.several import several_steps
+from fedrec.population.source import Population
+from fedrec.population.tower import Tower
+from fedrec.randomness import stream
+from fedrec.spec import ModelSpec, ProfileSpec, TrainingSpec
+
+DIM = 3
+TEXTS = ["red apple", "green apple pie", "red car", "a blue car", "", "old boat", "new green boat", "pie and tea"]
+ITEMS = len(TEXTS)
+PROFILE = ProfileSpec(rating=1.5)
+HISTORIES = [
+    [(Kind.CLICK, 0, ""), (Kind.SKIP, 3, ""), (Kind.SEARCH, NO_ITEM, "a green boat"), (Kind.CLICK, 6, "tea"),
+     (Kind.CLICK, 0, ""), (Kind.LIKE, 4, ""), (Kind.SEARCH, NO_ITEM, "tea"), (Kind.CLICK, 2, "")],
+    [],
+    [(Kind.REVIEW, 4, "no words about pie"), (Kind.LIKE, 0, ""), (Kind.CLICK, 2, ""), (Kind.CLICK, 7, "")],
+    [(Kind.RATE, 5, "")],
+    [(Kind.SEARCH, NO_ITEM, "tea"), (Kind.SKIP, 1, "")],
+    [(Kind.RATE, 7, ""), (Kind.RATE, 1, "tea"), (Kind.RATE, 6, ""), (Kind.CLICK, 2, ""), (Kind.CLICK, 5, "")],
+    [(Kind.VIEW, 3, ""), (Kind.VIEW, 1, "")],
+]  # fmt: skip
+IDLE = [1, 3, 4]  # nobody can be asked what these choose next
+HIDDEN = np.arange(ITEMS) == 3
+
+every_adapter = pytest.mark.parametrize("adapter", ["none", "bottleneck", "lora"])
+RIVALS = pytest.mark.parametrize("negatives", [0, 4], ids=["catalogue", "drawn"])
+
+
+def people():
+    return Population.of(
+        [
+            Event(kind=kind, item=item, text=text, rating=0.9 if kind is Kind.RATE else float("nan"), time=time)
+            for time, (kind, item, text) in enumerate(acts)
+        ]
+        for acts in HISTORIES
+    )  # fmt: skip
+
+
+def model_of(adapter="bottleneck", *, features=1, **changes):
+    spec = {"encoder": "tiny", "adapter": adapter, "rank": 2, "dim": DIM, "decays": (0.0, 0.6)} | changes
+    dense = stream(0, "features").normal(size=(ITEMS, features)).astype("f4")
+    return Model.build(
+        Catalogue([f"i{n}" for n in range(ITEMS)], TEXTS, dense), open_encoder("tiny"), ModelSpec(**spec), seed=1
+    )
+
+
+def training_of(**changes):
+    return TrainingSpec(**({"steps": 3, "learning_rate": 0.7, "examples": 3} | changes))
+
+
+def start_of(model):
+    """Away from the public start, where half of an adapter's gradients are zero."""
+    away = stream(2, "moved").normal(0.0, 0.3, model.layout.size)
+    embeddings = stream(2, "embeddings").normal(0.0, 0.5, (len(HISTORIES), DIM))
+    return (model.initial + away).astype("f4"), embeddings.astype("f4")
+
+
+def coins():
+    return [stream(5, "client", 1, client) for client in range(len(HISTORIES))]
+
+
+def by_loop(model, spec, hidden=None):
+    """Updates, embeddings, and one number more of each client's generator: it was asked as often."""
+    shared, embeddings = start_of(model)
+    training, rngs = LocalTraining(model, spec, hidden=hidden), coins()
+    found = []
+    for client, history in enumerate(people()):
+        events = Events.of(history, PROFILE, model.adapter.prepare)
+        found.append(training.round(shared, embeddings[client], events, rngs[client]))
+    deltas, kept = np.stack([one.delta for one in found]), np.stack([one.embedding for one in found])
+    return deltas, kept, [rng.random() for rng in rngs]
+
+
+def at_once(model, spec, hidden=None):
+    shared, embeddings = start_of(model)
+    cohort = people()
+    words = sorted({text for acts in HISTORIES for _, _, text in acts} - {""})
+    numbers = {text: row for row, text in enumerate(words)}
+    batch = Batch.of(cohort, np.diff(cohort.offsets), PROFILE, items=ITEMS, words=numbers)
+    shut = torch.from_numpy(np.zeros(ITEMS, bool) if hidden is None else hidden)
+    tower = Tower(model, torch.from_numpy(shared), model.adapter.prepare(words), clients=len(HISTORIES))
+    heads, rngs = Heads(model, tower, shut, spec.hide_seen), coins()
+    training = LocalTraining(model, spec, hidden=hidden)
+    return *several_steps(heads, training, batch, embeddings, coins=rngs), [rng.random() for rng in rngs]
+
+
+def agree(mine, theirs):
+    return all(np.allclose(one, two, rtol=1e-3, atol=3e-5) for one, two in zip(mine[:2], theirs[:2], strict=True))
+
+
+@every_adapter
+@RIVALS
+@pytest.mark.parametrize("hide", [True, False])
+def test_each_client_ends_where_its_own_steps_lead(adapter, negatives, hide):
+    model, spec = model_of(adapter), training_of(negatives=negatives, hide_seen=hide)
+    mine, theirs = at_once(model, spec, HIDDEN), by_loop(model, spec, HIDDEN)
+    assert agree(mine, theirs)
+    assert mine[2] == theirs[2]
+    busy = np.delete(np.arange(len(HISTORIES)), IDLE)
+    for name, _ in model.layout.shapes:  # nothing is left out
+        assert (np.abs(theirs[0][busy][:, model.layout.mask(name)]).max(axis=1) > 1e-3).all()

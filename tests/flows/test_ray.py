@@ -1,0 +1,260 @@
+"""`--engine ray`: two machines train the model of one, and a run outlives its workers. Both machines are this one."""
+
+import gc
+import importlib.util
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from threading import Timer
+
+import numpy as np
+import pytest
+
+if importlib.util.find_spec("ray") is None:
+    pytest.skip("Flower's simulation engine needs Ray: pip install 'fedrec[ray]'", allow_module_level=True)
+
+from fedrec.exchange.flower import crashed  # isort: skip  (before Ray and Flower: it sets their switches)
+import ray
+from flwr.app import Context, Message, RecordDict
+from ray.cluster_utils import Cluster as Machines
+from safetensors.numpy import load_file
+
+from fedrec.errors import RunError, SpecError, WireError
+from fedrec.exchange.client import shard_app
+from fedrec.exchange.crew import Shards
+from fedrec.exchange.serve import serve
+from fedrec.population import ray as engine
+from fedrec.population.engines import partition
+from fedrec.population.grid import LocalGrid
+from fedrec.population.nodes import shards
+from fedrec.population.shard import Shard
+from fedrec.population.simulate import Simulation
+from fedrec.population.stacked import Stacked
+from fedrec.privacy.chain import Book
+from fedrec.spec import Plan
+from fedrec.speed import Engine, Speed
+
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file <_io.* name='/dev/null':ResourceWarning")  # Ray's own
+
+ONE = Speed(threads=1)
+WHOLE = {
+    "data": {"options": {"users": "40", "items": "64"}},
+    "model": {"encoder": "hash", "dim": 16},
+    "training": {"embedding_rate": 0.5},
+    "federation": {"rounds": 3, "cohort": 10},
+    "evaluation": {"every": 0, "baselines": "none"},
+}
+REPLAYED = {"privacy": {"mode": "user-central", "level": "test", "force": True}}
+
+
+@pytest.fixture(scope="module")
+def machines():
+    """A cluster of two machines with a core each."""
+    store = {"object_store_memory": 100 << 20}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RAY_worker_niceness", "0")  # Ray is polite to the rest of a machine; tests cannot wait for that
+        cluster = Machines(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **store})
+        try:
+            cluster.add_node(num_cpus=1, **store)
+            yield cluster
+        finally:
+            cluster.shutdown()
+            gc.collect()
+
+
+def on(machines, nodes):
+    return Speed(engine=Engine.RAY, nodes=nodes, address=machines.address)
+
+
+def plan(**over):
+    return Plan().override(WHOLE).override(over)
+
+
+def trained(path, plan, speed, told=lambda row: None):
+    """A whole run: the rows of its metrics."""
+    simulation = Simulation.start(plan, path, speed=speed)
+    simulation.train(told)
+    return simulation.run.metrics()
+
+
+def kept(path):
+    """What a run leaves: everything in the checkpoint, and what the devices hold."""
+    return {**load_file(path / "checkpoint.safetensors"), "devices": np.load(path / "devices" / "embeddings.npy")}
+
+
+def workers():
+    """Process ids of the workers of the cluster that this process is connected to."""
+    return [actor["Pid"] for actor in ray._private.state.actors().values() if actor["State"] == "ALIVE"]
+
+
+def kill_in_the_next_round():
+    """One worker will get its message and never read it."""
+    victim = workers()[0]
+    os.kill(victim, signal.SIGSTOP)
+    Timer(1.0, os.kill, (victim, signal.SIGKILL)).start()
+
+
+def after(number, do):
+    """What a run is told with: `do` once round `number` is over."""
+    return lambda row: do() if row["round"] == number else None
+
+
+def test_two_machines_train_the_model_of_one(machines, tmp_path, cli, tiny):
+    same = [*tiny(), "--mode", "none", "--format", "json"]
+    shape = ["--engine", "ray", "--nodes", 3, "--address", machines.address]
+    answers = [cli("simulate", *same, "--out", tmp_path / name, *shape) for name in ("once", "again")]
+    assert [answer.code for answer in answers] == [0, 0], answers[0].err
+    assert json.loads(answers[0].out)["run"] == str(tmp_path / "once")  # nothing of Ray's is among it
+    assert cli("simulate", *same, "--out", tmp_path / "one").code == 0
+
+    once, again, one = (kept(tmp_path / name) for name in ("once", "again", "one"))
+    for name, values in once.items():
+        assert values.tobytes() == again[name].tobytes()
+        np.testing.assert_allclose(values, one[name], rtol=1e-4, atol=1e-4 * np.abs(one[name]).max(), err_msg=name)
+    assert np.abs(one["devices"]).max() > 0.01 and (one["shared"] != one["anchor"]).any()
+
+
+@contextmanager
+def without(place, number, plan, path):
+    """The run of `plan` on shards in this process, on which one shard's reply in one round does not come."""
+
+    class Lossy(LocalGrid):
+        def send_and_receive(self, messages, *, timeout=None):
+            for message in messages:
+                lost = message.metadata.dst_node_id == place + 1 and message.metadata.group_id == str(number)
+                if lost:
+                    message.metadata.__dict__["_message_id"] = "lost"
+                yield crashed(message, "lost") if lost else next(iter(super().send_and_receive([message])))
+
+    simulation = Simulation.start(plan, path, speed=ONE)
+    stacked = Stacked(simulation.fleet, ONE)
+    yield simulation, Lossy(shard_app(lambda context: Shard.of(stacked, partition(context), 2)), 2)
+
+
+def test_a_killed_worker_costs_its_users_a_round_and_the_ledger_nothing_more(machines, tmp_path, caplog):
+    """Level `test` replays coins and noise: the run is, number by number, one from which these users stayed away."""
+    ours = plan(**REPLAYED)
+    with caplog.at_level(logging.WARNING):
+        rows = trained(tmp_path / "ray", ours, on(machines, 2), after(1, kill_in_the_next_round))
+    (place,) = (int(found) for found in re.findall(r"the worker of node (\d) died", caplog.text))
+    assert [row["round"] for row in rows] == [0, 1, 2, 3]
+    assert not any("refused" in row or "clients" in row for row in rows)  # who came stays a secret
+
+    with without(place, 2, ours, tmp_path / "away") as (simulation, grid):
+        serve(simulation.task, grid, tmp_path / "away", crew=Shards(2))
+    killed, away = kept(tmp_path / "ray"), kept(tmp_path / "away")
+    for name in killed:
+        np.testing.assert_array_equal(killed[name], away[name], err_msg=name)
+
+    book, planned = Book.read(tmp_path / "ray" / "ledger.jsonl"), Book.read(tmp_path / "away" / "ledger.jsonl")
+    assert book.position.charged == planned.position.charged == (1, 2, 3)
+    assert book.head == planned.head  # every charge, its noise and its release
+
+    trained(tmp_path / "whole", ours, ONE)
+    assert Book.read(tmp_path / "whole" / "ledger.jsonl").position.charged == (1, 2, 3)
+    assert (kept(tmp_path / "whole")["shared"] != away["shared"]).any()  # the missing users are missed
+
+
+def test_a_lost_machine_costs_its_users_a_round_and_the_others_do_its_work(machines, tmp_path):
+    lost = machines.add_node(num_cpus=1, object_store_memory=100 << 20)
+
+    def lose():
+        Timer(0.0, machines.remove_node, (lost,), {"allow_graceful": False}).start()
+
+    ours = plan(federation={"rounds": 8, "cohort": 40, "quorum": 0.1})
+    rows = trained(tmp_path / "run", ours, on(machines, 3), after(2, lose))
+    missed = [sum(row["refused"].values()) for row in rows[1:]]
+    assert len(rows) == 1 + 8 and missed[:2] == [0, 0] and missed[-1] == 0
+    assert 13 <= sum(missed) <= 14 and missed.count(0) == 7  # its third of the 40, in one round
+    assert all(row["clients"] + sum(row["refused"].values()) == 40 for row in rows[1:])
+    assert set().union(*(row["refused"] for row in rows[1:])) == {"the node answered with an error"}
+
+
+def test_a_shard_that_cannot_be_opened_ends_the_run_with_its_error(machines, tmp_path, caplog):
+    simulation = Simulation.start(plan(), tmp_path / "run", speed=on(machines, 2))
+    catalogue = tmp_path / "run" / "catalogue.parquet"
+    held = catalogue.read_bytes()
+    catalogue.write_bytes(b"torn")
+    with caplog.at_level(logging.WARNING), pytest.raises(WireError, match="the node answered with an error"):
+        simulation.train(lambda row: None)
+    assert "node 0 answered with an error" in caplog.text and "catalogue" in caplog.text
+    assert not ray.is_initialized()
+    catalogue.write_bytes(held)
+    resumed = Simulation.resume(tmp_path / "run", speed=ONE)
+    resumed.train(lambda row: None)
+    assert resumed.run.metrics()[-1]["round"] == 3
+
+
+def test_ctrl_c_ends_the_run_at_once_and_it_can_be_resumed(machines, tmp_path, cli, tiny):
+    path = tmp_path / "run"
+    flags = [*tiny(federation__rounds=400, evaluation__every=0), "--mode", "none", "--engine", "ray", "--nodes", "2"]
+    command = [sys.executable, "-m", "fedrec", "simulate", *flags, "--address", machines.address, "--out", path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        deadline = time.monotonic() + 90
+        while not (path / "checkpoint.safetensors").exists():
+            assert run.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=30)
+    assert run.returncode == 130 and "Traceback" not in said, said
+    assert cli("simulate", "--resume", path).code == 0
+    assert json.loads((path / "metrics.jsonl").read_text().splitlines()[-1])["round"] == 400
+
+
+def test_machines_that_do_not_belong_together_are_refused(machines, tmp_path, monkeypatch):
+    with engine._connected(machines.address):
+        engine._check_machines(tmp_path)
+        assert not list(tmp_path.iterdir())
+        with monkeypatch.context() as patched:
+            patched.setattr(engine, "_versions", lambda: {"fedrec": "0"})
+            with pytest.raises(RunError, match=r"the same packages.*'fedrec': '0'"):
+                engine._check_machines(tmp_path)
+        ask = engine._ask
+        monkeypatch.setattr(engine, "_ask", lambda node, token: ask(node, token.with_name("elsewhere")))
+        with pytest.raises(RunError, match="sees the run folder"):
+            engine._check_machines(tmp_path)
+        monkeypatch.setattr(engine, "_about", _lacks_a_module)
+        with pytest.raises(RunError, match=r"every machine of a Ray cluster has fedrec.*ModuleNotFoundError"):
+            engine._check_machines(tmp_path)
+        with (
+            pytest.raises(SpecError, match="has room for a worker"),
+            engine.ray_grid(tmp_path, shards, cluster=engine.Cluster(cpus=2)),
+        ):
+            pass
+    assert not list(tmp_path.iterdir())
+
+
+def _lacks_a_module(token):
+    import a_module_that_nobody_has  # noqa: F401
+
+
+def test_an_address_without_a_cluster_is_refused(tmp_path):
+    with (
+        pytest.raises(RunError, match="answers at its address"),
+        engine.ray_grid(tmp_path, shards, cluster=engine.Cluster(address="127.0.0.1:1")),
+    ):
+        pass
+
+
+def test_flowers_own_pool_still_needs_ours(machines):
+    """A dead actor goes back into Flower's pool and fails all that follows. When this fails, ours may go."""
+    from flwr.simulation.ray_transport.ray_actor import BasicActorPool, ClientAppActor
+
+    with engine._connected(machines.address):
+        pool = BasicActorPool(ClientAppActor, {"num_cpus": 1, "num_gpus": 0}, {})
+        pool.add_actors_to_pool(1)
+        ray.get(pool.pool[0].__ray_ready__.remote())
+        os.kill(workers()[0], signal.SIGKILL)
+        context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
+        message = Message(RecordDict(), dst_node_id=1, message_type="query")
+        for _ in range(3):
+            run = pool.submit(lambda actor, *job: actor.run.remote(*job), (shards, message, "0", context))
+            with pytest.raises(ray.exceptions.ActorDiedError):
+                pool.fetch_result_and_return_actor_to_pool(run)
+            pool.add_actor_back_to_pool(run)
