@@ -23,13 +23,13 @@ class Speed:
     """Engine, device and working memory; equal plans give equal results up to floating-point tolerance.
 
     `memory` is what one chunk of a stacked cohort may take, in MiB, beside the model and the shared tables. `threads`
-    is what one process computes with: 0 leaves it to torch. `nodes` shards run on the Ray cluster at `address`; 0 and
-    "" stand for as many as there is room for, on this machine alone.
+    chunks are worked on side by side: 0 stands for as many as there are cores. `nodes` shards run on the Ray cluster at
+    `address`; 0 and "" stand for as many as there is room for, on this machine alone.
     """
 
     engine: Engine = Engine.STACKED
     device: str = "cpu"
-    memory: int = 64
+    memory: int = 32
     threads: int = 0
     nodes: int = 0
     address: str = ""

@@ -46,9 +46,9 @@ class Task:
     device: str = "cpu"
 
     @classmethod
-    def open(cls, folder: Path) -> Task:
+    def open(cls, folder: Path, device: str = "cpu") -> Task:
         """The task of a run folder."""
-        return cls(Plan.read(folder / PLAN), read_catalogue(folder / CATALOGUE))
+        return cls(Plan.read(folder / PLAN), read_catalogue(folder / CATALOGUE), device)
 
     @cached_property
     def model(self) -> Model:

@@ -53,10 +53,9 @@ def _rows(*, thorough: bool) -> Iterator[Row]:
 def _watched(rows: Iterable[Row]) -> Iterator[Row]:
     from rich.console import Console
 
-    from fedrec.population.engines import threads
-    from fedrec.speed import Engine, Speed
+    from fedrec.population.workers import one_thread
 
-    with threads(Speed(engine=Engine.LOOP)), Console(stderr=True).status("Attacking …") as status:
+    with one_thread(), Console(stderr=True).status("Attacking …") as status:
         for row in rows:
             status.update(f"{row.audit}, {row.mode}: {row.verdict} …")
             yield row

@@ -13,8 +13,8 @@ from fedrec.cli.data import Format, FormatOption
 def doctor(form: FormatOption = Format.TEXT) -> None:
     """Check what must be right before a run may call itself private. Exit code 4 if anything is not.
 
-    Looks at packages, network switches, clock, disk, ledgers, keys, noise, coins, the accountant and per-example
-    gradients, in fedrec's own folder and in the current one. Trains nothing, and leaves no file behind.
+    Looks at packages, network switches, devices, clock, disk, ledgers, keys, noise, coins, the accountant and
+    per-example gradients, in fedrec's own folder and in the current one. Trains nothing, and leaves no file behind.
     """
     from fedrec.doctor import examine, require_sound
     from fedrec.files import home

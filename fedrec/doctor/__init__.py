@@ -1,7 +1,7 @@
 """What an installation must have right before it may call itself private: `examine` looks, and changes nothing.
 
-`machine` looks at packages, files, clock and network switches, `noise` at what hides people and what it is said to
-cost, `gradients` at per-example gradients.
+`machine` looks at packages, devices, files, clock and network switches, `noise` at what hides people and what it is
+said to cost, `gradients` at per-example gradients.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fedrec.doctor.finding import Finding
-from fedrec.doctor.machine import clock, disk, keys, ledgers, switches, versions
+from fedrec.doctor.machine import clock, devices, disk, keys, ledgers, switches, versions
 from fedrec.doctor.noise import accountant, coins, fresh, modes, scale
 from fedrec.errors import FedrecError, PrivacyRefusal
 
@@ -24,6 +24,7 @@ def examine(folders: tuple[Path, ...]) -> Iterator[Finding]:
     checks: tuple[tuple[str, str, Check], ...] = (
         ("versions", "P02", versions),
         ("network switches", "P09", switches),
+        ("devices", "P08", devices),
         ("clock", "P11", clock),
         ("free disk", "P11", lambda: disk(folders)),
         ("ledgers", "P11", lambda: ledgers(folders)),

@@ -1,4 +1,4 @@
-"""The machine: packages, network switches, clock, disk, ledgers and keys."""
+"""The machine: packages, network switches, devices, clock, disk, ledgers and keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from fedrec.doctor.finding import Finding
-from fedrec.errors import FedrecError, RunError
+from fedrec.errors import FedrecError, RunError, SpecError
 from fedrec.privacy.device_ledger import DeviceLedger
 from fedrec.privacy.enrolment import Charge, Limit, Limits, Span, Terms
 from fedrec.privacy.events import Gaussian
@@ -52,6 +52,24 @@ def switches() -> Iterator[Finding]:
         name="network switches", code="P09", ok=not wrong,
         seen=f"not as fedrec sets them: {', '.join(wrong)}" if wrong else "no telemetry, no update check, no installs",
         remedy="Unset these variables, and import fedrec before flwr.",
+    )  # fmt: skip
+
+
+def devices() -> Iterator[Finding]:
+    """Whether devices compute float32 as float32, which clip norms rest on, and one that is missing is refused."""
+    import torch
+
+    from fedrec.model.devices import gpus
+
+    named = gpus()
+    wrong = [why for name in ("cpu", *(f"cuda:{n}" for n in range(len(named)))) if (why := _refused(name))]
+    if not named and not _refused("cuda"):
+        wrong.append("a GPU that is not there is not refused")
+    repeats = "the same bits" if torch.are_deterministic_algorithms_enabled() else "the same up to rounding"
+    there = f"a run repeats on a GPU {repeats}" if named else f"torch {torch.__version__} sees no GPU"
+    yield Finding(
+        name="devices", code="P08", ok=not wrong, seen="; ".join(wrong or ["cpu", *named, there]),
+        remedy='Unset TORCH_ALLOW_TF32_CUBLAS_OVERRIDE; keep torch.set_float32_matmul_precision at "highest".',
     )  # fmt: skip
 
 
@@ -112,6 +130,17 @@ def keys(folders: Iterable[Path]) -> Iterator[Finding]:
             name=f"keys in {folder}", code="P07", ok=not loose, seen=seen,
             remedy="chmod 600 these files, and make new ones if somebody may have read them.",
         )  # fmt: skip
+
+
+def _refused(device: str) -> str:
+    """Why a device is refused, "" if it is not."""
+    from fedrec.model.devices import usable_device
+
+    try:
+        usable_device(device)
+    except SpecError as error:
+        return f"{device}: {error.rule}"
+    return ""
 
 
 def _applies(one: Requirement) -> bool:

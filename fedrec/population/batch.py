@@ -28,7 +28,6 @@ _T = TypeVar("_T", bound=np.generic)
 
 _CHOOSES = np.array([kind.chooses for kind in Kind])
 _WASTE = 1.25  # padded cells of a chunk over those that are filled
-_OLD = 2.0**-60  # the least weight of a decayed event
 _FEW = 8  # clients that a chunk may pad as it likes: below it, a chunk's own cost is more than its padding's
 
 
@@ -179,9 +178,8 @@ def event_vectors(laid: Laid, table: Tensor) -> Tensor:
 def decayed(laid: Laid, vectors: Tensor, decays: Sequence[float]) -> Tensor:
     """(n, decay, T, dim) decayed sums of the events before each cut, not yet of length 1, of `vectors` (n, E, dim)."""
     ages = torch.arange(laid.events, device=vectors.device, dtype=vectors.dtype)
+    # 0⁰ = 1 in torch, which is what decay 0 needs.
     powers = torch.stack([decay**ages for decay in map(ages.new_tensor, decays)])
-    # Subnormal numbers make a product many times slower, and what is this old no longer shows.
-    powers = powers.masked_fill(powers < _OLD, 0.0)
     # A window that slides over powers backwards and zeros: at cut c it shows c powers, then events still to come.
     line = torch.cat([powers.flip(1), torch.zeros_like(powers)], dim=1)
     windows = line.unfold(1, laid.events, 1).flip(1)

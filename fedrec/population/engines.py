@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from flwr.app import Context
 from flwr.serverapp import Grid
 
@@ -60,17 +59,6 @@ def spending_of(folder: Path, task: Task, policy: Policy | None, speed: Speed) -
     if columns.exists():
         raise _other(Engine.STACKED)
     return DeviceLedger(ledger, most, fast=True)
-
-
-@contextmanager
-def threads(speed: Speed) -> Iterator[None]:
-    """So many threads of torch; one for the loop, whose clients have too little work for two."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if speed.engine is Engine.LOOP else speed.threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def partition(context: Context) -> int:

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from fedrec.model.ranking import Model
-from fedrec.population.batch import Laid, decayed
+from fedrec.population.batch import Laid, decayed, event_vectors
 from fedrec.population.tower import Gradients, Tower
 
 _NEVER = -1e9  # the score of what is no rival
@@ -98,7 +98,7 @@ class Heads:
     def slope(self, laid: Laid, embeddings: Tensor, drawn: Drawn | None) -> Slope:
         """The gradient of each client's mean loss over its examples; `drawn` is None for the whole catalogue."""
         clients, maps = len(laid), self.tower.parameters["maps"]
-        vectors = self._events(laid).requires_grad_()
+        vectors = event_vectors(laid, self.tower.table).requires_grad_()
         past = functional.normalize(decayed(laid, vectors, self.model.spec.decays), dim=-1, eps=1e-6)
         known = past.detach()
         asked = self.model.queries(self.tower.parameters, known.transpose(0, 1).flatten(1, 2))
@@ -158,12 +158,6 @@ class Heads:
         """(n,) the length of each client's gradient on the shared vector, which is never written down as a whole."""
         squares = [part.flatten(1).square().sum(1) for _, part in self.parts(slope)]
         return torch.stack(squares).sum(0).sqrt()
-
-    def _events(self, laid: Laid) -> Tensor:
-        """(n, E, dim) the weighted vectors of the events."""
-        mentioned = self.tower.table[laid.entry] * laid.weight[:, :, None]
-        empty = mentioned.new_zeros(len(laid), laid.events, mentioned.shape[2])
-        return empty.scatter_add_(1, _wide(laid.at, mentioned), mentioned)
 
     def _whole(self, laid: Laid, queries: Tensor) -> _Scored:
         """Every item that is open and not yet seen is a rival."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import socket
 import sys
 import time
 import warnings
@@ -19,7 +20,7 @@ import ray
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError, TaskUnschedulableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fedrec.errors import RunError, require
@@ -103,7 +104,7 @@ class Workers:
             told = replace(context, run_config=self._config)
             _, reply, _ = ray.get(worker.actor.run.remote(self._app, message, str(place), told))
         except RayTaskError as error:  # the app failed, the worker lives
-            reason = str(error.cause).strip().splitlines()[-1]
+            reason = str(error.cause).rpartition("Message: ")[2]  # what Flower's exception says before is its name
             _LOG.warning("node %d answered with an error: %s", place, reason)
             reply = crashed(message, reason)
         except RayError as error:
@@ -199,17 +200,30 @@ def _connected(address: str) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Tip: In future versions of Ray", FutureWarning)
         try:
+            _knock(address)
             ray.init(
                 address=address or "local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False
             )  # fmt: skip
         except ConnectionError:
-            remedy = "Start it with `ray start --head`, or leave out the address for a cluster of this machine alone."
+            remedy = "Start it with `ray start --head`, or leave out --address for a cluster of this machine alone."
             raise RunError("a Ray cluster answers at its address", remedy=remedy, address=address) from None
-    try:
-        with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr):
+        try:
             yield
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise `ConnectionError` at once if nobody is there: Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    require(bool(colon) or address in ("", "auto"), "a Ray cluster is at HOST:PORT, or auto", address=address)
+    if not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise ConnectionError from error
 
 
 def _room(cluster: Cluster) -> int:
@@ -249,6 +263,8 @@ def _ask(node: str, token: Path) -> Any:  # noqa: ANN401  (a reference, whose ty
 def _check_machine(machine: str, answer: Any) -> None:  # noqa: ANN401
     try:
         versions, sees = ray.get(answer, timeout=PATIENCE)
+    except TaskUnschedulableError:
+        return  # it has left the cluster
     except RayError as error:
         remedy = "Install it there, in the environment that `ray start` ran in."
         reason = type(error).__name__

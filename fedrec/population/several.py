@@ -20,14 +20,17 @@ from torch.func import vmap
 from torch.nn import functional
 
 from fedrec.device.training import LocalTraining
-from fedrec.model.ranking import Parameters
+from fedrec.model.ranking import Model, Parameters
+from fedrec.model.trunk import Top
 from fedrec.population.batch import Batch, Laid, decayed, event_vectors, lay
 from fedrec.population.heads import Drawn, Heads
 from fedrec.population.towers import Towers, pick
+from fedrec.spec import TrainingSpec
 
 Rows = NDArray[np.float32]
 
 _NEVER = -1e9  # the score of what is no rival
+_PER_TOKEN = 14  # states' widths that a transformer block keeps of a token until the way back
 
 
 def several_steps(
@@ -44,6 +47,24 @@ def several_steps(
         steps = _Steps(heads, training, batch.pick(active), [coins[place] for place in active])
         deltas[active], kept[active] = steps.run(embeddings[active])
     return deltas, kept
+
+
+def bytes_per_client(model: Model, spec: TrainingSpec, examples: int, events: int) -> int:
+    """What one client of a chunk takes at most, with so many examples and events; measured, with room to spare."""
+    dim, decays = model.spec.dim, len(model.spec.decays)
+    drawn = spec.negatives > 0
+    entries = events + spec.negatives if drawn else len(model)
+    scores = 5 * examples * (spec.negatives if drawn else len(model))
+    history = events * (4 * dim + 2 * decays * examples) + 4 * decays * dim * examples
+    return 4 * (4 * model.layout.size + scores + history + entries * _numbers_per_entry(model, gathered=drawn))
+
+
+def _numbers_per_entry(model: Model, *, gathered: bool) -> int:
+    """What a tower of a client's own keeps of one text until the way back."""
+    values, vector = model.items.texts.values, 6 * model.spec.dim
+    if isinstance(model.adapter.body, Top):
+        return vector + _PER_TOKEN * model.spec.blocks * values.shape[1] * values.shape[2]
+    return vector + 6 * model.spec.rank + (2 * values.shape[1] if gathered else 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,15 +18,16 @@ from fedrec.errors import DataError
 from fedrec.exchange.serve import serve
 from fedrec.exchange.strategy import Progress
 from fedrec.model.pack import write_pack
-from fedrec.population.engines import opened, spending_of, threads
+from fedrec.population.engines import opened, spending_of
 from fedrec.population.states import DeviceStates
+from fedrec.population.workers import one_thread
 from fedrec.population.world import Fleet, ModelScorer, World, accepted
 from fedrec.privacy.chain import Book
 from fedrec.privacy.statement import Statement, statements
 from fedrec.rounds.checkpoint import Checkpoint
 from fedrec.runs import Run
 from fedrec.spec import Plan
-from fedrec.speed import DEFAULT, Speed
+from fedrec.speed import DEFAULT, Engine, Speed
 from fedrec.study.arms import Arm, arms
 from fedrec.study.evaluate import Evaluation, Ranking, Scorer, evaluate
 from fedrec.study.report import table, write_curve
@@ -94,17 +96,21 @@ class Simulation:
             if all(row["round"] != progress.round for row in self.run.metrics()[-1:]):
                 told(self._tell(progress.round, _public(progress)))
 
-        with self.run.locked(), threads(self.speed):
+        with self.run.locked(), self._threads():
             self._begin(told)
             with opened(self.fleet, self.run.path, self.speed) as (grid, crew):
                 serve(self.task, grid, self.run.path, [observe], crew=crew)
+
+    def _threads(self) -> AbstractContextManager[None]:
+        # One client is too little work for two threads.
+        return one_thread() if self.speed.engine is Engine.LOOP else nullcontext()
 
     def finish(self, told: Callable[[str], None]) -> Results:
         """Measure the trained model and its baselines on the test items, and write what a reader needs."""
         scorer, shared = self._trained()
         measured: dict[str, Evaluation] = {}
         whole: dict[str, Evaluation] = {}
-        with threads(self.speed):
+        with one_thread():
             for arm in [Arm("fedrec", lambda: scorer), *arms(self.fleet)]:
                 told(arm.name)
                 contestant = arm.build()

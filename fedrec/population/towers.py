@@ -56,7 +56,7 @@ class Towers:
     def _worn(self, parameters: Parameters, features: Tensor) -> Tensor:
         """The part of dense features (…, feature), which no adapter moves."""
         projection = parameters.get("projection", self.model.axes)
-        return features @ projection[..., self._away.shape[1] :, :]
+        return features @ projection[..., projection.shape[-2] - features.shape[-1] :, :]
 
     @cached_property
     def _away(self) -> Tensor:

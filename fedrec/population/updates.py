@@ -21,9 +21,9 @@ from torch import Tensor
 from fedrec.errors import RunError
 from fedrec.model.devices import usable_device
 from fedrec.model.ranking import Model
-from fedrec.population import several
 from fedrec.population.batch import Batch, Laid, chunked, lay, lay_flat
 from fedrec.population.heads import Drawn, Heads, Part, Slope, Whole
+from fedrec.population.several import bytes_per_client, several_steps
 from fedrec.population.source import Population
 from fedrec.population.stacked_statistics import StackedStatistics, protected_rows
 from fedrec.population.tower import Tower
@@ -144,12 +144,12 @@ class Updates:
         """Several local steps, each client from parameters of its own."""
         (heads, batch), training = self._heads(cohort, shared), self.fleet.rounds.open
         examples = np.minimum(batch.usable_counts, training.spec.examples)
-        budget = lambda n, t, e: n * several.bytes_per_client(self._model, training.spec, t, e)
+        budget = lambda n, t, e: n * bytes_per_client(self._model, training.spec, t, e)
 
         def rows(places: Ints) -> Rows:
             coins = [self.fleet.coins(int(client), cohort.number) for client in cohort.clients[places]]
             before = cohort.embeddings[places]
-            deltas, kept = several.several_steps(heads, training, batch.pick(places), before, coins=coins)
+            deltas, kept = several_steps(heads, training, batch.pick(places), before, coins=coins)
             self._keep(cohort, places, kept)
             return deltas
 

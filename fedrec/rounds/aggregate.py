@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -184,23 +185,22 @@ class PrivateRounds:
     def sum(self, turn: Turn, updates: Iterable[Vector], size: int) -> Summed:
         """Exact, on the grid; refuses a vector that no honest client sends (P08)."""
         crossing = self.plan.crossing(turn.number, turn.clip)
-        return crossing.total(updates, crossing.width(size))
+        with self._aborting(turn):
+            return crossing.total(updates, crossing.width(size))
 
     def join(self, turn: Turn, partials: Iterable[Summed], size: int) -> Summed:
         """Exact, on the grid; refuses a sum that so many honest clients do not have (P08)."""
         crossing = self.plan.crossing(turn.number, turn.clip)
-        return crossing.joined(partials, crossing.width(size))
+        with self._aborting(turn):
+            return crossing.joined(partials, crossing.width(size))
 
     def release(self, turn: Turn, summed: Summed, size: int) -> Release:
         """The noised sum over the public cohort, charged when this returns. Too few shares of noise: P06, uncharged."""
         crossing, adaptive = self.plan.crossing(turn.number, turn.clip), self.plan.place(turn.number).phase.adaptive
         noise = self._noise(turn.number) if crossing.rest else None
-        try:
+        with self._aborting(turn):
             plain = Summed(self.masks.unmask(summed.total, turn.number, ()), summed.count)
             released = crossing.release(plain, noise)
-        except PrivacyRefusal:
-            self.ledger.abort(turn.number)
-            raise
         name = digest(released)
         self.ledger.charge(turn.number, name, crossing.clip)
         clip = None
@@ -228,6 +228,15 @@ class PrivateRounds:
         """The ledger's ε in the terms of the plan's first promise; None at level `test`."""
         promised = self.plan.promises[0].guarantee
         return replace(promised, epsilon=self.ledger.epsilon) if self.plan.private else None
+
+    @contextmanager
+    def _aborting(self, turn: Turn) -> Iterator[None]:
+        """A round that is refused before it is released costs nothing."""
+        try:
+            yield
+        except PrivacyRefusal:
+            self.ledger.abort(turn.number)
+            raise
 
     def _noise(self, number: int) -> Source:
         (phase, at), source = self.plan.place(number), self.plan.noise(self._seeded("noise", number))

@@ -209,7 +209,10 @@ def test_a_repeated_round_sends_the_same_and_is_counted_once(tmp_path):
 
 
 def test_who_has_given_enough_stays_out_and_the_others_do_not(tmp_path):
-    once = {"federation": {"rounds": 4, "cohort": 10}, "privacy": {"mode": "user-central", "schedule": "min-sep", **TEST}}
+    once = {
+        "federation": {"rounds": 4, "cohort": 10},
+        "privacy": {"mode": "user-central", "schedule": "min-sep", **TEST},
+    }
     pair = Pair.of(tmp_path, once)
     cohort, shared = np.arange(0, USERS, 4), pair.shared()
     assert pair.stacked.take_part(Turn(1), shared, cohort).summed.count == 10

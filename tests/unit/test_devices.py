@@ -31,8 +31,8 @@ second_device = pytest.mark.skipif(not pretend.AVAILABLE, reason="this torch can
 def gpu(monkeypatch):
     """A GPU called cuda, pretended."""
     monkeypatch.setattr(devices, "usable_device", lambda name: GPU if name == "cuda" else torch.device(name))
-    with pretend.Pretending() as mode:
-        yield mode
+    with pretend.Pretending():
+        yield
 
 
 def numbers(count, path):
@@ -88,7 +88,7 @@ def test_the_arithmetic_itself_is_asked(dtype, kept):
 
 @second_device
 def test_tensors_on_two_devices_do_not_meet():
-    with pretend.Pretending() as mode:
+    with pretend.Pretending():
         here, there = torch.ones(2, 2), torch.ones(2, 2, device=GPU)
         for meet in (
             lambda: here @ there, lambda: there[torch.tensor([0])], lambda: torch.where(here > 0, there, there),
@@ -98,7 +98,6 @@ def test_tensors_on_two_devices_do_not_meet():
                 meet()
         there[0] = torch.tensor([1.0, 2.0], device=GPU)
         assert (there @ here.to(GPU)).cpu().tolist() == [[3, 3], [2, 2]]
-        assert (mode.waits, there.sum().item(), mode.waits) == (0, 5, 1)
 
 
 @second_device

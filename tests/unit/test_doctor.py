@@ -13,6 +13,7 @@ from fedrec.doctor import examine, gradients, machine, noise, require_sound
 from fedrec.doctor.finding import Finding
 from fedrec.errors import PrivacyRefusal
 from fedrec.exchange import flower
+from fedrec.model import devices as model_devices
 from fedrec.privacy.crossing import Crossing
 from fedrec.privacy.device_ledger import DeviceLedger
 from fedrec.privacy.ledger import Ledger
@@ -74,6 +75,27 @@ def test_a_switch_that_was_turned_is_found(monkeypatch, name):
 def test_telemetry_that_was_on_before_fedrec_came_is_found(monkeypatch):
     monkeypatch.setattr("flwr.supercore.telemetry.FLWR_TELEMETRY_ENABLED", "1")
     assert "FLWR_TELEMETRY_ENABLED" in only(machine.switches()).seen
+
+
+def test_devices_compute_what_they_are_asked_to():
+    assert failed(machine.devices()) == []
+
+
+def test_a_machine_without_a_gpu_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    finding = only(machine.devices())
+    assert finding.ok and finding.seen == f"cpu; torch {torch.__version__} sees no GPU"
+
+
+def test_a_device_that_computes_in_less_is_found(monkeypatch):
+    monkeypatch.setattr(model_devices, "exact", lambda device: False)
+    assert "cpu: float32 is computed as float32" in only(machine.devices()).seen
+
+
+def test_a_missing_gpu_that_is_not_refused_is_found(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(model_devices, "usable_device", torch.device)
+    assert "not there is not refused" in only(machine.devices()).seen
 
 
 def test_the_clock_is_sane():

@@ -1,0 +1,168 @@
+"""Engines side by side on one workload: `python simulations/benchmarks/engines.py [--quick] [--adapter lora]`.
+
+Every engine runs in a process of its own under GNU time, one after the other; rounds are timed from the second on. What
+peers compute is compared with a device's own round, and the run fails where they differ. pfl has an environment of its
+own (`--pfl`), made when it is missing. Writes `engines.md` and `engines.json` into simulations/results, or
+`engines-lora.*`; with `--quick` into the work folder, for there is nothing to learn from so small a workload.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from floor import Floor, Rates
+from measure import ROOT, machine, watched
+from numpy.typing import NDArray
+from pfl_peer import set_up
+from tables import engines_table
+from workload import WARM_UP, Size, Workload
+
+HERE = Path(__file__).parent
+SIZES = {"bottleneck": Size(), "lora": Size(adapter="lora", clients=60, cohort=12, items=200, rounds=3)}
+QUICK = Size(clients=60, cohort=12, items=80, rounds=3, encoder="hash")
+QUICK_LORA = Size(clients=20, cohort=6, items=64, rounds=2, encoder="tiny", adapter="lora")
+STEP = 2e-5  # a client and coordinate: rounding to the grid stays below, another model, clip or client does not
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row: a script beside this one, its options, and whether it takes the catalogue through the tower once."""
+
+    name: str
+    script: str
+    options: tuple[str, ...] = ()
+    once: bool = False
+    processes: int = 1
+
+
+STACKED = (
+    Contender("fedrec stacked", "fedrec_engine.py", ("--rounds", "21"), once=True),
+    Contender("fedrec stacked, research noise", "fedrec_engine.py", ("--rounds", "21", "--noise", "research"), once=True),
+)
+RAY = Contender("fedrec ray, 2 shards", "fedrec_engine.py", ("--engine", "ray", "--nodes", "2"), once=True)
+LOOP = Contender("fedrec loop", "fedrec_engine.py", ("--engine", "loop"))
+FLOWER = (
+    Contender("Flower, Ray engine, 1 CPU a client", "flower_peer.py"),
+    Contender("Flower, Ray engine, its defaults", "flower_peer.py", ("--cpus", "0")),
+)
+PFL = (
+    Contender("pfl, 1 thread", "pfl_peer.py"),
+    Contender("pfl, 2 threads", "pfl_peer.py", ("--threads", "2")),
+    Contender("pfl, 2 processes", "pfl_peer.py", processes=2),
+)
+CENTRAL = tuple(
+    Contender(f"central PyTorch loop, {name}", "central_peer.py", ("--batch", str(batch)), once=True)
+    for name, batch in (("batch 64", 64), ("batch 256", 256), ("batch 1024", 1024), ("one batch", 0))
+)
+CONTENDERS = {"bottleneck": (*STACKED, RAY, LOOP, *FLOWER, *PFL, *CENTRAL), "lora": (*STACKED[:1], LOOP, FLOWER[0])}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row's numbers. `difference` is the largest in the sum of clipped updates; None where nothing is clipped."""
+
+    name: str
+    seconds: list[float]
+    cohort: int
+    floor: float  # ms a client
+    peak: float  # MiB, largest process
+    tree: float  # MiB, all processes
+    difference: float | None
+
+    @property
+    def rate(self) -> float:
+        """Clients a second, by the median round."""
+        return self.cohort / float(np.median(self.seconds))
+
+
+def measured(contender: Contender, folder: Path, command: Sequence[str | Path], rates: Rates) -> Measured:
+    """Run one contender on the workload in `folder`."""
+    out = folder / "-".join([Path(contender.script).stem, *contender.options, f"{contender.processes}.json"])
+    usage = watched([*command, HERE / contender.script, folder, out, *contender.options], out.with_suffix(".log"))
+    found, facts = json.loads(out.read_text()), json.loads((folder / "facts.json").read_text())
+    floor = Floor.of(facts, shared=contender.once).milliseconds(rates)
+    difference = _difference(folder, found["clients"], out.with_suffix(".npy"))
+    return Measured(
+        contender.name, found["seconds"][WARM_UP:], int(facts["cohort"]), floor, usage.peak, usage.tree, difference
+    )  # fmt: skip
+
+
+def _difference(folder: Path, clients: Sequence[int], made: Path) -> float | None:
+    """How far a sum of clipped updates is from that of the same clients' own rounds; refuses another computation."""
+    if not made.exists():
+        return None
+    total: NDArray[np.float64] = np.load(made)
+    difference = float(np.abs(total - Workload.open(folder).total(clients)).max())
+    if not difference <= STEP * len(clients):
+        raise SystemExit(f"{made.stem} computes something else: its sum of updates is {difference:.1e} away")
+    return difference
+
+
+def interpreters(contenders: Sequence[Contender], environment: Path) -> Iterator[tuple[Contender, list[str | Path]]]:
+    """Each contender with what runs its script; the pfl environment is made when first needed."""
+    made: Path | None = None
+    for contender in contenders:
+        python = Path(sys.executable)
+        if contender.script == "pfl_peer.py":
+            python = made = made or set_up(environment)
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(contender.processes)]
+        yield contender, [python, *(launch if contender.processes > 1 else [])]
+
+
+def main() -> None:
+    """Measure, compare, write."""
+    given = _arguments()
+    size = given.size
+    folder: Path = given.work.resolve() / f"{size.adapter}{'-quick' if given.quick else ''}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob("*_peer*"):
+        leftover.unlink()
+    facts_of_machine = machine()
+    options = [f"--{name}={value}" for name, value in asdict(size).items()]
+    watched([sys.executable, HERE / "workload.py", folder, *options], folder / "workload.log")
+    facts = json.loads((folder / "facts.json").read_text())
+    rates = Rates.measured(facts, threads=int(str(facts_of_machine["cores"])))
+    chosen = [each for each in CONTENDERS[size.adapter] if not given.only or any(part in each.name for part in given.only)]
+    rows = []
+    for contender, command in interpreters(chosen, given.pfl):
+        print(f"{contender.name} …", file=sys.stderr, flush=True)
+        rows.append(measured(contender, folder, command, rates))
+        print(f"  {rows[-1].rate:,.1f} clients/s", file=sys.stderr, flush=True)
+    document = {
+        "machine": facts_of_machine, "workload": asdict(size) | facts, "rates": asdict(rates),
+        "rows": [asdict(row) | {"clients a second": row.rate} for row in rows],
+    }  # fmt: skip
+    _write(document, folder if given.quick else given.out, "engines-lora" if size.adapter == "lora" else "engines")
+
+
+def _write(document: dict[str, Any], out: Path, stem: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    text = engines_table(document)
+    (out / f"{stem}.json").write_text(json.dumps(document, indent=2) + "\n")
+    (out / f"{stem}.md").write_text(text)
+    print(text)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a workload of seconds, to see that everything runs")
+    parser.add_argument("--adapter", choices=tuple(SIZES), default="bottleneck")
+    parser.add_argument("--only", action="append", metavar="PART", help="contenders whose name holds this; repeatable")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmarks", help="where the workload is kept")
+    parser.add_argument("--pfl", type=Path, default=ROOT / "runs" / "benchmarks" / "pfl", help="pfl's environment")
+    parser.add_argument("--out", type=Path, default=ROOT / "simulations" / "results")
+    given = parser.parse_args()
+    quick = QUICK_LORA if given.adapter == "lora" else QUICK
+    given.size = quick if given.quick else SIZES[given.adapter]
+    return given
+
+
+if __name__ == "__main__":
+    main()
