@@ -41,7 +41,7 @@ class TowerJacobian:
         self._kept: list[tuple[Tensor, Tensor]] = []
 
     def pull(self, gradients: Tensor) -> Tensor:
-        """(n, width) gradients on the adapter, in the order of the layout, of n clients' (n, entry, dim) on the vectors.
+        """(n, width) gradients on the adapter, in the layout's order, of n clients' (n, entry, dim) on the vectors.
 
         Exact: every client's own, whatever the others' are. Unless J is kept, memory grows with n alone.
         """

@@ -30,7 +30,7 @@ from fedrec.spec import TrainingSpec
 Rows = NDArray[np.float32]
 
 _NEVER = -1e9  # the score of what is no rival
-_PER_TOKEN = 14  # states' widths that a transformer block keeps of a token until the way back
+_PER_TOKEN = 18  # states' widths that a transformer block keeps of a token until the way back
 
 
 def several_steps(
@@ -44,7 +44,7 @@ def several_steps(
     deltas, kept = np.zeros((len(batch), heads.model.layout.size), np.float32), embeddings.copy()
     active = np.flatnonzero(batch.usable_counts)
     if len(active):
-        steps = _Steps(heads, training, batch.pick(active), [coins[place] for place in active])
+        steps = _Steps(heads, training, batch.pick(active), [coins[int(place)] for place in active])
         deltas[active], kept[active] = steps.run(embeddings[active])
     return deltas, kept
 
@@ -54,14 +54,14 @@ def bytes_per_client(model: Model, spec: TrainingSpec, examples: int, events: in
     dim, decays = model.spec.dim, len(model.spec.decays)
     drawn = spec.negatives > 0
     entries = events + spec.negatives if drawn else len(model)
-    scores = 5 * examples * (spec.negatives if drawn else len(model))
+    scores = 4 * examples * (spec.negatives if drawn else len(model))
     history = events * (4 * dim + 2 * decays * examples) + 4 * decays * dim * examples
-    return 4 * (4 * model.layout.size + scores + history + entries * _numbers_per_entry(model, gathered=drawn))
+    return 4 * (3 * model.layout.size + scores + history + entries * _numbers_per_entry(model, gathered=drawn))
 
 
 def _numbers_per_entry(model: Model, *, gathered: bool) -> int:
     """What a tower of a client's own keeps of one text until the way back."""
-    values, vector = model.items.texts.values, 6 * model.spec.dim
+    values, vector = model.items.texts.values, 4 * model.spec.dim
     if isinstance(model.adapter.body, Top):
         return vector + _PER_TOKEN * model.spec.blocks * values.shape[1] * values.shape[2]
     return vector + 6 * model.spec.rank + (2 * values.shape[1] if gathered else 0)
@@ -165,7 +165,7 @@ class _Steps:
         if self.heads.hide_seen:
             client, example, choice = _seen(laid).nonzero(as_tuple=True)
             mask[client, example, laid.chosen[client, choice]] = True
-        return mask.scatter_(2, laid.targets[:, :, None], False)  # noqa: FBT003
+        return mask.scatter_(2, laid.targets[:, :, None], False)
 
     def _barred_among(self, laid: Laid, drawn: Drawn) -> Tensor:
         """(n, T, R) True where what was drawn is no rival of the target."""
@@ -178,11 +178,10 @@ class _Steps:
     def _views(self, mine: Tensor) -> dict[str, Tensor]:
         """Named views (n, …) into `mine` (n, size)."""
         shapes = self.heads.model.layout.shapes
-        parts = mine.split([math.prod(shape) for _, shape in shapes], dim=1)
-        return {name: part.unflatten(1, shape) for (name, shape), part in zip(shapes, parts, strict=True)}
+        parts = torch.split(mine, [math.prod(shape) for _, shape in shapes], dim=1)
+        return {name: part.view(-1, *shape) for (name, shape), part in zip(shapes, parts, strict=True)}
 
 
 def _seen(laid: Laid) -> Tensor:
     """(n, T, C) whether a choice came before an example."""
     return laid.chose[:, None] & (laid.choice_at[:, None] < laid.cuts[:, :, None])
-

@@ -78,12 +78,13 @@ class Towers:
         rank, width = down.shape[-2:]
         projection = parameters.get("projection", self.model.axes.expand(len(up), -1, -1))[:, :width]
         factors = torch.cat([down.transpose(1, 2), up, projection], 2)
-        lowered, along, straight = (away @ factors).split([rank, rank, projection.shape[2]], 2)
+        lowered, along, straight = torch.split(away @ factors, [rank, rank, projection.shape[2]], 2)
         bent = functional.gelu(lowered + (down @ self.model.centre)[:, None]) / rank**0.5
         both = bent @ (up.transpose(1, 2) @ torch.cat([up, projection], 2))
-        moved, sideways = both.split([rank, projection.shape[2]], 2)
+        moved, sideways = torch.split(both, [rank, projection.shape[2]], 2)
         squared = (away * away).sum(-1, keepdim=True) + ((2 * along + moved) * bent).sum(2, keepdim=True)
-        return (straight + sideways) * (worded / squared.clamp(min=SHORTEST**2).sqrt())
+        scale: Tensor = worded / squared.clamp(min=SHORTEST**2).sqrt()
+        return (straight + sideways) * scale
 
 
 def pick(vectors: Tensor, places: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from fedrec.model.ranking import Model
 from fedrec.population import several
 from fedrec.population.batch import Batch
 from fedrec.population.heads import Heads
-from fedrec.population.several import several_steps
+from fedrec.population.several import bytes_per_client, several_steps
 from fedrec.population.source import Population
 from fedrec.population.tower import Tower
 from fedrec.randomness import stream
@@ -117,3 +117,89 @@ def test_each_client_ends_where_its_own_steps_lead(adapter, negatives, hide):
     busy = np.delete(np.arange(len(HISTORIES)), IDLE)
     for name, _ in model.layout.shapes:  # nothing is left out
         assert (np.abs(theirs[0][busy][:, model.layout.mask(name)]).max(axis=1) > 1e-3).all()
+
+
+@RIVALS
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"maps": "diagonal", "projection": False},
+        {"projection": False, "residuals": False, "popularity": False},
+        {"adapter": "none", "projection": False},
+        {"adapter": "lora", "projection": False, "features": 0},
+        {"features": 0, "residuals": False},
+        {"maps": "diagonal", "popularity": False, "features": 2},
+    ],
+    ids=lambda changes: "-".join(f"{name}={value}" for name, value in changes.items()),
+)
+def test_so_it_is_with_every_kind_of_model(changes, negatives):
+    model, spec = model_of(**changes), training_of(negatives=negatives)
+    assert agree(at_once(model, spec), by_loop(model, spec))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"steps": 1}, {"examples": 1}, {"examples": 99}, {"embedding_rate": 0.0}, {"embedding_decay": 2.0}, {"steps": 6}],
+    ids=str,
+)
+def test_so_it_is_with_every_kind_of_training(changes):
+    model, spec = model_of(), training_of(**changes)
+    assert agree(at_once(model, spec), by_loop(model, spec))
+
+
+@RIVALS
+def test_clients_without_a_usable_choice_move_nothing(negatives):
+    model = model_of()
+    deltas, kept, after = at_once(model, training_of(negatives=negatives))
+    assert not deltas[IDLE].any()
+    assert np.array_equal(kept[IDLE], start_of(model)[1][IDLE])
+    assert [after[client] for client in IDLE] == [coins()[client].random() for client in IDLE]  # they draw nothing
+
+
+def test_nobody_learns_nothing():
+    model, spec = model_of(), training_of()
+    nobody = Batch.of(Population.of([]), np.zeros(0, np.int64), PROFILE, items=ITEMS, words={})
+    tower = Tower(model, torch.from_numpy(model.initial), model.adapter.prepare([]), clients=0)
+    heads = Heads(model, tower, torch.zeros(ITEMS, dtype=torch.bool), hide_seen=True)
+    deltas, kept = several_steps(heads, LocalTraining(model, spec), nobody, np.zeros((0, DIM), "f4"), coins=[])
+    assert deltas.shape == (0, model.layout.size) and kept.shape == (0, DIM)
+
+
+@pytest.mark.parametrize("adapter", ["bottleneck", "lora"])
+@RIVALS
+def test_planted_faults_are_told_apart(adapter, negatives, monkeypatch):
+    model, spec = model_of(adapter), training_of(negatives=negatives)
+    theirs = by_loop(model, spec, HIDDEN)
+
+    def fault(name, replacement, where=several._Steps):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, replacement)
+            return at_once(model, spec, HIDDEN)
+
+    queries, entries, views = several._Steps._queries, several.Towers.entries, several._Steps._views
+    faults = {
+        "an unmoved tower": fault("_slope", several._Steps._first_slope),
+        "one tower for all": fault("_views", lambda steps, mine: views(steps, mine.mean(0).expand_as(mine))),
+        "texts unread": fault("entries", lambda *of: 0 * entries(*of), several.Towers),
+        "weights left out": fault(
+            "_queries",
+            lambda steps, parameters, laid, vectors: queries(
+                steps, parameters, several.replace(laid, weight=(laid.weight != 0).float()), vectors
+            ),
+        ),
+        "seen items compete": fault("_seen", lambda laid: several.torch.zeros_like(_all(laid)), several),
+    }
+    assert [name for name, found in faults.items() if agree(found, theirs)] == []
+
+
+def _all(laid):
+    return laid.chose[:, None] & (laid.choice_at[:, None] < laid.cuts[:, :, None])
+
+
+def test_a_chunk_is_told_what_a_client_takes():
+    few, many = model_of(dim=2), model_of("lora", dim=2)
+    for spec in (training_of(), training_of(negatives=4)):
+        taken = bytes_per_client(few, spec, 4, 8)
+        assert taken >= 4 * 3 * few.layout.size
+        assert taken < bytes_per_client(few, spec, 9, 8) < bytes_per_client(few, spec, 9, 30)
+        assert bytes_per_client(many, spec, 4, 8) > 2 * taken  # states of every token

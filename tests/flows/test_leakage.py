@@ -11,6 +11,8 @@ from fedrec.device.training import LocalTraining
 from fedrec.exchange import wire
 from fedrec.population.grid import LocalGrid
 from fedrec.population.simulate import Simulation
+from fedrec.population.updates import Updates
+from fedrec.speed import Engine, Speed
 from fedrec.task import Task
 
 PEOPLE = ["canary-anna", "canary-bert", "canary-carl", "canary-once", "canary-late"]
@@ -57,7 +59,7 @@ def home(monkeypatch, tmp_path):
 def simulate(cli, home, tmp_path):
     """A tiny federation of everybody, in every round."""
 
-    def run(mode, *, name="run", log=None):
+    def run(mode, *, name="run", log=None, engine="loop"):
         (tmp_path / "items.csv").write_text("id,text\n" + "".join(f"i{k},Public book {k}\n" for k in range(12)))
         (tmp_path / f"{name}.csv").write_text(log or events())
         settings = {
@@ -67,7 +69,7 @@ def simulate(cli, home, tmp_path):
         }  # fmt: skip
         words = [word for key, value in (settings | mode).items() for word in ("--set", f"{key}={value}")]
         data = ["--data", f"table:{tmp_path / f'{name}.csv'}"]
-        answer = cli("simulate", *data, *words, "--out", tmp_path / name)
+        answer = cli("simulate", *data, *words, "--out", tmp_path / name, "--engine", engine)
         assert answer.code == 0, answer.err
         return answer, tmp_path / name
 
@@ -90,15 +92,17 @@ def files(*folders):
     return [file for folder in folders for file in folder.rglob("*") if file.is_file()]
 
 
+@pytest.mark.parametrize("engine", ["loop", "stacked"])
 @pytest.mark.parametrize("mode", [OPEN, PRIVATE], ids=["open", "private"])
 def test_no_text_and_no_name_is_in_a_message_a_file_a_log_or_on_the_screen(
-    simulate, wired, home, tmp_path, caplog, mode
+    simulate, wired, home, tmp_path, caplog, mode, engine
 ):
     caplog.set_level(logging.DEBUG)
-    answer, path = simulate(mode)
+    answer, path = simulate(mode, engine=engine)
     assert leaks((tmp_path / "run.csv").read_text()) == CANARIES  # they would be heard
     assert {file.name for file in tmp_path.iterdir()} == {"home", "items.csv", "run", "run.csv"}
-    assert len(wired) == 2 * (len(PEOPLE) + 2 * len(PEOPLE))
+    nodes = len(PEOPLE) if engine == "loop" else 1
+    assert len(wired) == 2 * (nodes + 2 * nodes)
     for message in wired:
         assert leaks(message_to_proto(message).SerializeToString()) == []
     written = files(path, home)
@@ -114,7 +118,10 @@ def test_reprs_say_how_much_and_never_what(simulate):
     fleet, world = simulation.fleet, simulation.world
     assert set(WRITTEN) == set(world.words) and world.population.names == tuple(PEOPLE)
     held = [simulation, fleet, world, world.dataset, world.population, world.split, world.split.test.targets]
+    stacked = Updates(fleet, Speed())
     held += [
+        stacked.cohort(1, np.arange(3)),
+        stacked.cohort(1, np.arange(3)).batch,
         world.population[0],
         fleet.events(0, 5),
         fleet.rounds,
@@ -143,7 +150,7 @@ def test_a_reply_is_a_header_and_a_vector_of_one_length_for_everybody(simulate, 
     task = Task.open(path)
     replies = [message for message in wired if message.metadata.reply_to_message_id and "train" in _kind(message)]
     assert len(replies) == 2 * len(PEOPLE)
-    simulation = Simulation.resume(path)
+    simulation = Simulation.resume(path, speed=Speed(engine=Engine.LOOP))
     cuts = dict(zip(PEOPLE, simulation.world.cuts, strict=True))
     assert (cuts["canary-late"], cuts["canary-once"], cuts["canary-anna"]) == (0, 1, 10)
     assert {len(recorddict_to_proto(reply.content).SerializeToString()) for reply in replies} == {_size(replies[0])}
@@ -152,7 +159,7 @@ def test_a_reply_is_a_header_and_a_vector_of_one_length_for_everybody(simulate, 
         assert not reply.content.metric_records
         header = dict(reply.content["header"])
         assert header.pop("round") in (1, 2)
-        assert header == {"version": wire.VERSION, "task": task.hash, "client": -1, "clip": 0.0}
+        assert header == {"version": wire.VERSION, "task": task.hash, "client": -1, "hosts": 1, "clip": 0.0}
         [vector] = [array.numpy() for array in reply.content["vector"].values()]
         assert vector.shape == (task.model.layout.size,)
         assert vector.dtype == (np.float32 if task.privacy is None else np.int32)

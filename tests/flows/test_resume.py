@@ -13,6 +13,7 @@ import pytest
 
 from fedrec.errors import PrivacyRefusal
 from fedrec.population.simulate import Simulation
+from fedrec.population.stacked import Stacked
 from fedrec.population.states import DeviceStates
 from fedrec.population.world import Fleet
 from fedrec.privacy.ledger import Ledger
@@ -22,8 +23,9 @@ from fedrec.runs import Run
 from fedrec.task import Task
 
 SETTINGS = {
-    "leave-one-out": {"training__steps": 2, "training__embedding_rate": 0.5},
-    "global-time": {"split__kind": "global-time", "training__steps": 3, "training__embedding_rate": 0.5},
+    "loop": {"training__steps": 2, "training__embedding_rate": 0.5},
+    "stacked": {"training__steps": 2, "training__embedding_rate": 0.5},
+    "stacked, one step": {"split__kind": "global-time", "training__embedding_rate": 0.5},
 }
 ROUNDS, COHORT = 3, 10
 
@@ -50,17 +52,24 @@ def outcome(path):
 @pytest.fixture(scope="module", params=SETTINGS)
 def prepared(request, cli, tiny, tmp_path_factory):
     """A run that is ready to start."""
-    path = tmp_path_factory.mktemp(request.param) / "prepared"
+    engine = request.param.partition(",")[0]
+    path = tmp_path_factory.mktemp(engine) / f"prepared {engine}"
     assert cli("init", path, "--mode", "none", *tiny(**SETTINGS[request.param])).code == 0
     return path
 
 
 @pytest.fixture(scope="module")
-def whole(prepared, cli):
+def engine(prepared):
+    """Who runs the cohorts."""
+    return prepared.name.split()[1]
+
+
+@pytest.fixture(scope="module")
+def whole(prepared, engine, cli):
     """What the run comes to when nothing happens to it."""
     path = prepared.with_name("whole")
     shutil.copytree(prepared, path)
-    assert cli("simulate", "--resume", path).code == 0
+    assert cli("simulate", "--resume", path, "--engine", engine).code == 0
     found = outcome(path)
     assert [row["round"] for row in found["rows"]] == list(range(ROUNDS + 1))
     assert np.frombuffer(found["embeddings"], np.float32).any()
@@ -78,7 +87,7 @@ def run(prepared, whole, tmp_path):
 def crash_at(monkeypatch, cli):
     """Run until the `count`-th call of a method, and stop before or after it does its work."""
 
-    def crash(path, owner, name, count, *, after):
+    def crash(path, owner, name, count, *, after, engine="stacked"):
         left, does = [count], getattr(owner, name)
 
         def fatal(*arguments):
@@ -92,7 +101,7 @@ def crash_at(monkeypatch, cli):
 
         with monkeypatch.context() as machine, pytest.raises(Crash):
             machine.setattr(owner, name, fatal)
-            cli("simulate", "--resume", path)
+            cli("simulate", "--resume", path, "--engine", engine)
 
     return crash
 
@@ -106,54 +115,57 @@ POINTS = [
     (Run, "tell", 1, AFTER),
     (Run, "tell", 3, BEFORE),
     (Run, "tell", ROUNDS + 1, AFTER),
-    (DeviceStates, "keep", 1, BEFORE),
-    (DeviceStates, "keep", COHORT + 4, AFTER),  # in the middle of round 2
-    (DeviceStates, "keep", ROUNDS * COHORT, AFTER),
+    (DeviceStates, "keep_all", 1, BEFORE),
+    (DeviceStates, "keep_all", COHORT + 4, AFTER),  # in the middle of round 2
+    (DeviceStates, "keep_all", ROUNDS * COHORT, AFTER),
     (Checkpoint, "save", 1, BEFORE),
     (Checkpoint, "save", ROUNDS, AFTER),
 ]
 
 
 @pytest.mark.parametrize(("owner", "name", "count", "after"), POINTS)
-def test_a_crash_anywhere_changes_nothing(crash_at, cli, run, whole, owner, name, count, after):
-    crash_at(run, owner, name, count, after=after)
+def test_a_crash_anywhere_changes_nothing(crash_at, cli, run, whole, engine, owner, name, count, after):
+    if name == "keep_all" and engine == "stacked":
+        count = -(-count // COHORT)  # one chunk a round
+    crash_at(run, owner, name, count, after=after, engine=engine)
     assert not (run / "results.json").exists() or name == "replace"
-    assert cli("simulate", "--resume", run).code == 0
+    assert cli("simulate", "--resume", run, "--engine", engine).code == 0
     assert outcome(run) == whole
 
 
-def test_crash_upon_crash_changes_nothing(crash_at, cli, run, whole):
-    for owner, name, count in [(DeviceStates, "keep", 7), (Checkpoint, "save", 1), (DeviceStates, "keep", 3)]:
-        crash_at(run, owner, name, count, after=True)
-    assert cli("simulate", "--resume", run).code == 0
+def test_crash_upon_crash_changes_nothing(crash_at, cli, run, whole, engine):
+    for owner, name, count in [(DeviceStates, "keep_all", 1), (Checkpoint, "save", 1), (DeviceStates, "keep_all", 1)]:
+        crash_at(run, owner, name, count, after=True, engine=engine)
+    assert cli("simulate", "--resume", run, "--engine", engine).code == 0
     assert outcome(run) == whole
 
 
-def test_a_device_that_forgot_would_be_noticed(crash_at, cli, run, whole):
+def test_a_device_that_forgot_would_be_noticed(crash_at, cli, run, whole, engine):
     """The comparison is worth something: lose the embeddings at a crash, and the end is another one."""
-    crash_at(run, Checkpoint, "save", 2, after=True)
+    crash_at(run, Checkpoint, "save", 2, after=True, engine=engine)
     shutil.rmtree(run / "devices")
-    assert cli("simulate", "--resume", run).code == 0
+    assert cli("simulate", "--resume", run, "--engine", engine).code == 0
     assert outcome(run) != whole
 
 
-def test_ctrl_c_is_no_error_of_ours(cli, monkeypatch, run, whole):
+def test_ctrl_c_is_no_error_of_ours(cli, monkeypatch, run, whole, engine):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as person:
         person.setattr(Checkpoint, "save", interrupted)
-        answer = cli("simulate", "--resume", run)
+        answer = cli("simulate", "--resume", run, "--engine", engine)
     assert answer.code == 130 and "Traceback" not in answer.err
-    assert cli("simulate", "--resume", run).code == 0
+    assert cli("simulate", "--resume", run, "--engine", engine).code == 0
     assert outcome(run) == whole
 
 
-def test_a_finished_run_is_told_again_and_not_trained_again(cli, monkeypatch, run, whole):
-    assert cli("simulate", "--resume", run).code == 0
+def test_a_finished_run_is_told_again_and_not_trained_again(cli, monkeypatch, run, whole, engine):
+    assert cli("simulate", "--resume", run, "--engine", engine).code == 0
     trained = []
-    monkeypatch.setattr(Fleet, "take_part", lambda self, *arguments: trained.append(arguments))
-    again = cli("simulate", "--resume", run, "--format", "json")
+    for owner in (Fleet, Stacked):
+        monkeypatch.setattr(owner, "take_part", lambda self, *arguments: trained.append(arguments))
+    again = cli("simulate", "--resume", run, "--engine", engine, "--format", "json")
     assert (again.code, trained) == (0, [])
     assert json.loads(again.out)["summary"] == json.loads(whole["results.json"])["summary"]
     assert outcome(run) == whole
@@ -326,3 +338,25 @@ def test_p16_a_model_is_not_handed_out_while_a_round_is_open(crash_at, secret, t
         Simulation.resume(path).finish(lambda arm: None)
     assert refusal.value.got["round"] == 2
     assert not (path / "pack").exists()
+
+
+# --- engines ---
+
+
+@pytest.mark.parametrize(("first", "then"), [("loop", "stacked"), ("stacked", "loop")])
+def test_devices_of_a_private_run_go_on_counting_where_they_began(crash_at, cli, secret, tmp_path, first, then):
+    path = shutil.copytree(secret, tmp_path / "run")
+    crash_at(path, Checkpoint, "save", 2, after=True, engine=first)
+    said = refused(cli("simulate", "--resume", path, "--engine", then))
+    assert "go on counting what they have spent" in said and f"Resume it with --engine {first}" in said
+    assert cli("simulate", "--resume", path, "--engine", first).code == 0
+
+
+def test_a_run_without_promises_may_change_its_engine(crash_at, cli, run, whole, engine):
+    other = "stacked" if engine == "loop" else "loop"
+    crash_at(run, Checkpoint, "save", 2, after=True, engine=engine)
+    assert cli("simulate", "--resume", run, "--engine", other).code == 0
+    mine, theirs = (
+        json.loads(text)["summary"]["fedrec"] for text in ((run / "results.json").read_text(), whole["results.json"])
+    )
+    assert mine == pytest.approx(theirs, rel=1e-3)
