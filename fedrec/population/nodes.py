@@ -52,7 +52,8 @@ def on_ray(folder: Path, speed: Speed) -> Iterator[Grid]:
     from fedrec.population.ray import Cluster, ray_grid
 
     config = {"device": speed.device, "memory": str(speed.memory)}
-    with ray_grid(folder, shards, speed.nodes, cluster=Cluster(address=speed.address), config=config) as grid:
+    cluster = Cluster(address=speed.address, gpus=float(speed.device != "cpu"))
+    with ray_grid(folder, shards, speed.nodes, cluster=cluster, config=config) as grid:
         yield grid
 
 

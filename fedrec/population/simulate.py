@@ -66,7 +66,7 @@ class Simulation:
     def start(cls, plan: Plan, path: Path, policy: Policy | None = None, speed: Speed = DEFAULT) -> Simulation:
         """A new run of `plan` in `path`. The plan written there says what is done: all clients, possible cohorts."""
         world = World.open(plan)
-        task = Task(_resolved(plan, len(world.population)), world.dataset.catalogue)
+        task = Task(_resolved(plan, len(world.population)), world.dataset.catalogue, speed.device)
         _check(task, world)
         accepted(task, policy)
         return cls(Run.create(path, task, data=world.dataset.hash), task, world, policy, speed)
@@ -75,7 +75,7 @@ class Simulation:
     def resume(cls, path: Path, policy: Policy | None = None, speed: Speed = DEFAULT) -> Simulation:
         """A run that was started before, on the data it was started on."""
         run = Run.open(path)
-        task = Task.open(path)
+        task = Task.open(path, speed.device)
         run.check_plan(task.plan)
         world = World.open(task.plan)
         run.check_data(world.dataset.hash)

@@ -193,7 +193,7 @@ class Updates:
     @property
     def workers(self) -> int:
         """How many chunks are worked on side by side."""
-        return 1 if self._device.type == "cuda" else self.speed.threads or torch.get_num_threads()
+        return 1 if self._device.type != "cpu" else self.speed.threads or torch.get_num_threads()
 
     def _beside(self, heads: Heads) -> int:
         """Where a tower keeps a Jacobian for the next chunk, all cores work on one."""

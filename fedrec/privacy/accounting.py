@@ -36,6 +36,7 @@ __all__ = [
 ]  # fmt: skip
 
 INTERVAL = 1e-4  # of the privacy loss grid
+GLANCE = 1e-3  # for what is told after each round: an upper bound all the same, in a fifteenth of the time
 REFINED = 1e-5  # below `REFINE`, where rounding up by 1e-4 a round would show
 REFINE = 0.1
 _BRACKET = 1e-3
@@ -51,17 +52,18 @@ class Search(Protocol):
         ...
 
 
-def epsilon(charges: Charges, *, delta: float) -> float:
+def epsilon(charges: Charges, *, delta: float, interval: float = INTERVAL) -> float:
     """ε at `delta` of releases that were fixed in advance, each so many times, in any order.
 
-    Exact when nobody was sampled, else an upper bound (Poisson: within about 1e-3). Infinite when a sampled release has
+    Exact when nobody was sampled, else an upper bound (Poisson: within about 1e-3), on a grid of losses `interval`
+    apart. Infinite when a sampled release has
     noise of less than a tenth of what its unit moves: there is next to nothing to count, and its losses do not fit in
     memory. Refuses lists whose events are not about one relation (P04).
     """
     mu, sampled = reduced(charges)
     if not sampled:
         return gaussian_epsilon(mu, delta)
-    value = _pld_epsilon(mu, sampled, delta, INTERVAL)
+    value = _pld_epsilon(mu, sampled, delta, interval)
     return _pld_epsilon(mu, sampled, delta, REFINED) if value < REFINE else value
 
 

@@ -93,11 +93,6 @@ def clip_each(updates: NDArray[np.float32], clip: float, grid: int) -> Iterator[
         yield Row(wide, norm)
 
 
-def finite_rows(updates: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """(client,) which rows of `updates` are finite; the others are clipped to zero."""
-    return np.array([np.isfinite(update).all() for update in updates], bool)
-
-
 def check_bounded(vector: NDArray[np.int64], clip: float, grid: int) -> bool:
     """Whether a received `vector` is one that `clip_to_grid` may have made. Never raises on the vector's account."""
     bound = radius(clip, grid)

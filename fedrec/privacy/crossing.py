@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -90,17 +89,6 @@ class Crossing:
         """
         bit = self.bit if within(update, self.clip) else -self.bit
         return self._leaving(self.clipped(update).vector, bit, noise)
-
-    def send_all(
-        self, updates: NDArray[np.float32], noises: Iterable[Source] | None = None
-    ) -> NDArray[np.signedinteger[Any]]:
-        """(client, width) what `send` makes of each row of `updates` (client, dim), each with a source of its own."""
-        sent = np.empty((len(updates), self.width(updates.shape[1])), self.dtype)
-        sources = repeat(None, len(updates)) if noises is None else noises
-        rows = clip_each(updates, self.clip, self.grid)
-        for to, (vector, norm), noise in zip(sent, rows, sources, strict=True):
-            to[:] = self._leaving(vector.astype(np.int64), self._bit(norm), noise)
-        return sent
 
     def add_all(self, updates: NDArray[np.float32]) -> Summed:
         """The `total` of what `send` makes of each row of `updates` (client, dim), in a fraction of its time.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from numpy.random import Generator
 
 from fedrec.errors import BudgetExceeded, PrivacyRefusal, RunError, require
-from fedrec.privacy.accounting import Charges, Gaussian, epsilon
+from fedrec.privacy.accounting import GLANCE, Charges, Gaussian, epsilon
 from fedrec.privacy.clipping import radius
 from fedrec.privacy.conduct import Conduct, admit
 from fedrec.privacy.crossing import Crossing
@@ -140,11 +140,17 @@ class PrivacyPlan:
         return self.promises[0].guarantee.epsilon
 
     def spent(self, charged: Sequence[int]) -> float:
-        """ε of the first promise after the `charged` rounds. Information: the promise is `epsilon`."""
+        """ε of the first promise after the `charged` rounds. Information: the promise is `epsilon`.
+
+        Before the last round a bound on a coarser grid, too large by some 1e-5.
+        """
         if self.budget is None:
             assert self.interaction is not None  # checked at birth
             return self.interaction.spent(sum(map(Phase.met, self.phases, self._split(charged))))
-        return epsilon(self._charges(charged), delta=self.budget.delta)
+        charges = self._charges(charged)
+        if charges == self._charges():
+            return self.epsilon
+        return min(self.epsilon, epsilon(charges, delta=self.budget.delta, interval=GLANCE))
 
     @cached_property
     def promises(self) -> tuple[Promise, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 Document = Mapping[str, Any]
@@ -43,10 +44,9 @@ def _machine(machine: Mapping[str, object]) -> str:
 
 def _engine(row: Row, flower: float | None) -> list[str]:
     seconds, rate = sorted(row["seconds"]), row["clients a second"]
-    median = row["cohort"] / rate
     return [
         row["name"], f"{rate:,.1f}", f"{1000 / rate:.3f}", f"{row['floor']:.3f}", f"{rate / flower:.2f}" if flower else "",
-        f"{median:.3f} ({seconds[0]:.3f}–{seconds[-1]:.3f})", f"{row['peak']:,.0f}", f"{row['tree']:,.0f}",
+        f"{median(seconds):.3f} ({seconds[0]:.3f}–{seconds[-1]:.3f})", f"{row['peak']:,.0f}", f"{row['tree']:,.0f}",
         "" if row["difference"] is None else f"{row['difference']:.1e}",
     ]  # fmt: skip
 
@@ -84,24 +84,22 @@ def scaling_table(document: Document) -> str:
 def million_table(document: Document) -> str:
     """One run."""
     seconds = sorted(document["seconds"])
-    median = seconds[len(seconds) // 2]
     cells = [
         ["people, clients a round, rounds", f"{document['people']:,}, {document['cohort']:,}, {len(seconds) + 1}"],
         ["seconds before the first round", f"{document['opened']:.0f}"],
-        ["seconds a round, median (range)", f"{median:.2f} ({seconds[0]:.2f}–{seconds[-1]:.2f})"],
-        ["clients a second", f"{document['cohort'] / median:,.0f}"],
+        ["seconds a round, median (range)", f"{median(seconds):.2f} ({seconds[0]:.2f}–{seconds[-1]:.2f})"],
+        ["clients a second", f"{document['cohort'] / median(seconds):,.0f}"],
         ["seconds of the evaluation", f"{document['evaluated']:.0f}"],
         ["peak resident memory, MiB", f"{document['peak']:,.0f}"],
     ]
-    promise = document["statement"][0]
+    promise = next(claim for claim in document["statement"] if claim["epsilon"] is not None)
     lines = ["# A million people, user-central", "", _machine(document["machine"]), "", *table(["", ""], cells), ""]
-    return "\n".join([*lines, f"ε = {promise['epsilon']:g} at δ = {promise['delta']:.3g}, {promise['unit']}."]) + "\n"
+    return "\n".join([*lines, promise["sentence"]]) + "\n"
 
 
 def _point(point: Row) -> list[str]:
     seconds = sorted(point["seconds"])
-    median = seconds[len(seconds) // 2]
     return [
-        f"{point['population']:,}", f"{point['cohort']:,}", f"{median:.3f} ({seconds[0]:.3f}–{seconds[-1]:.3f})",
-        f"{point['cohort'] / median:,.0f}", f"{point['opened']:.1f}", f"{point['peak']:,.0f}",
+        f"{point['population']:,}", f"{point['cohort']:,}", f"{median(seconds):.3f} ({seconds[0]:.3f}–{seconds[-1]:.3f})",
+        f"{point['cohort'] / median(seconds):,.0f}", f"{point['opened']:.1f}", f"{point['peak']:,.0f}",
     ]  # fmt: skip

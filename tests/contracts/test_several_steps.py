@@ -4,6 +4,8 @@ The oracle is `LocalTraining.round`, one client at a time. Seven people cover wh
 reviews, ratings, skips, repetitions, free text beside an item, no usable choice, one event, nothing.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -177,6 +179,7 @@ def test_planted_faults_are_told_apart(adapter, negatives, monkeypatch):
             return at_once(model, spec, HIDDEN)
 
     queries, entries, views = several._Steps._queries, several.Towers.entries, several._Steps._views
+    seen = several._seen
     faults = {
         "an unmoved tower": fault("_slope", several._Steps._first_slope),
         "one tower for all": fault("_views", lambda steps, mine: views(steps, mine.mean(0).expand_as(mine))),
@@ -184,16 +187,12 @@ def test_planted_faults_are_told_apart(adapter, negatives, monkeypatch):
         "weights left out": fault(
             "_queries",
             lambda steps, parameters, laid, vectors: queries(
-                steps, parameters, several.replace(laid, weight=(laid.weight != 0).float()), vectors
+                steps, parameters, replace(laid, weight=(laid.weight != 0).float()), vectors
             ),
         ),
-        "seen items compete": fault("_seen", lambda laid: several.torch.zeros_like(_all(laid)), several),
+        "seen items compete": fault("_seen", lambda laid: seen(laid) & False, several),
     }
     assert [name for name, found in faults.items() if agree(found, theirs)] == []
-
-
-def _all(laid):
-    return laid.chose[:, None] & (laid.choice_at[:, None] < laid.cuts[:, :, None])
 
 
 def test_a_chunk_is_told_what_a_client_takes():

@@ -8,14 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as choose
 from hypothesis.extra.numpy import arrays
-from numpy.random import default_rng
 from plans import CLIENTS, GRID, plan_of
 
 from fedrec.errors import PrivacyRefusal
 from fedrec.privacy.adaptive import Adaptive
-from fedrec.privacy.clipping import check_bounded, finite_rows, squared_norm
+from fedrec.privacy.clipping import check_bounded, squared_norm
 from fedrec.privacy.crossing import Summed
-from fedrec.privacy.noise import Hardened, Level, Seeded
+from fedrec.privacy.noise import Hardened, Level
 from fedrec.randomness import stream
 
 LAW = settings(derandomize=True, deadline=None, max_examples=300)
@@ -35,14 +34,15 @@ def one_by_one(crossing, updates):
 
 
 def same(crossing, updates):
-    """That bulk and single sends agree; and what was sent."""
-    expected, sent = one_by_one(crossing, updates), crossing.send_all(updates)
-    assert (sent.shape, sent.dtype) == ((len(updates), crossing.width(updates.shape[1])), crossing.dtype)
-    assert sent.tolist() == [vector.tolist() for vector in expected]
+    """That the sum of many at once is that of single sends; and what these are."""
+    sent = one_by_one(crossing, updates)
+    width = crossing.width(updates.shape[1])
+    alone = [crossing.add_all(updates[place : place + 1]).total.tolist() for place in range(len(updates))]
+    assert alone == [vector.tolist() for vector in sent]
     summed = crossing.add_all(updates)
     assert summed.total.dtype == np.int64 and summed.count == len(updates)
-    assert summed.total.tolist() == sum(map(np.int64, expected), np.zeros(sent.shape[1], np.int64)).tolist()
-    return sent
+    assert summed.total.tolist() == sum(map(np.int64, sent), np.zeros(width, np.int64)).tolist()
+    return np.array(sent).reshape(len(sent), width)
 
 
 @LAW
@@ -54,7 +54,6 @@ def test_many_at_once_are_many_one_by_one(updates, clip, grid, follows):
         update = vector[: updates.shape[1]].astype(np.int64)
         assert check_bounded(update, clip, grid) and crossing.accepts(vector)
     assert np.array_equal(updates, given_ones, equal_nan=True)
-    assert finite_rows(updates).tolist() == [bool(np.isfinite(update).all()) for update in updates]
 
 
 @pytest.mark.parametrize("dim", [1, 33, 1000, 70_001])
@@ -101,29 +100,60 @@ def test_rows_are_never_all_integers_at_once():
     assert peak < 8 * updates[0].size * 8
 
 
-# Shares of noise.
-
-
-def test_each_device_draws_its_own_share():
-    updates = default_rng(2).normal(size=(3, 50)).astype(np.float32)
-    crossing = replace(SHARES, level=Level.TEST)
-    sources = lambda: [Seeded(default_rng(client)) for client in range(3)]
-    alone = [crossing.send(*each) for each in zip(updates.astype(np.float64), sources(), strict=True)]
-    assert np.array_equal(crossing.send_all(updates, sources()), alone)
-    assert not np.array_equal(crossing.send_all(updates, reversed(sources())), alone)
-
-
 @pytest.mark.parametrize("crossing", [SHARES, LOCAL])
 def test_p06_refuses_a_sum_without_the_shares_that_belong_to_it(crossing):
-    for make in (crossing.add_all, crossing.send_all):
-        with pytest.raises(PrivacyRefusal, match="P06: no noise share is missing"):
-            make(np.zeros((2, 3), np.float32))
+    with pytest.raises(PrivacyRefusal, match="P06: no noise share is missing"):
+        crossing.add_all(np.zeros((2, 3), np.float32))
 
 
-@pytest.mark.parametrize("sources", [1, 3])
-def test_there_is_a_source_for_every_device(sources):
-    with pytest.raises(ValueError, match="argument"):
-        SHARES.send_all(np.zeros((2, 3), np.float32), [Hardened()] * sources)
+# Sums of floats that are rounded once.
+
+LOOSE = replace(CENTRAL, level=Level.RESEARCH)
+
+
+def moved(crossing, base, update):
+    """By how much, in grid steps, one client more moves a rounded sum."""
+    rounded = [crossing.rounded(total, np.ones(1)).total for total in (base, base + update)]
+    return np.linalg.norm((rounded[1] - rounded[0]).astype(np.float64))
+
+
+@LAW
+@given(choose.integers(1, 400), choose.integers(0, 2**32))
+def test_one_client_moves_a_rounded_sum_by_the_radius_at_most(dim, seed):
+    rng = stream(seed, "sums")
+    base, update = rng.normal(0, 10, dim), rng.normal(0, 1, dim)
+    update *= LOOSE.reach(dim) / np.linalg.norm(update)
+    assert moved(LOOSE, base, update) <= LOOSE.radius
+
+
+def test_the_worst_sum_needs_the_room_that_rounding_gets():
+    """Every entry of the sum waits just below a half; without the room it would be moved by more than the radius."""
+    dim = 400
+    base = np.full(dim, 0.499 / GRID)
+    update = np.full(dim, 0.002 / GRID)
+    update[0] = LOOSE.reach(dim) - 0.01 / GRID
+    assert np.linalg.norm(update) <= LOOSE.reach(dim)
+    assert LOOSE.reach(dim) * GRID < moved(LOOSE, base, update) <= LOOSE.radius
+    update[0] = LOOSE.clip - 0.01 / GRID
+    assert np.linalg.norm(update) <= LOOSE.clip and moved(LOOSE, base, update) > LOOSE.radius
+
+
+def test_rounded_sums_vote_like_single_sends():
+    crossing, norms = replace(FOLLOWING, level=Level.RESEARCH), np.array([0.2, 0.99, 1.01, 50.0])
+    rows = np.outer(norms, [1.0, 0, 0]).astype(np.float32)
+    votes = sum(int(vector[-1]) for vector in one_by_one(crossing, rows))
+    assert crossing.rounded(np.zeros(3), norms).total[-1] == votes
+
+
+@pytest.mark.parametrize("crossing", [CENTRAL, replace(CENTRAL, level=Level.TEST), SHARES])
+def test_p07_only_floating_point_noise_hides_a_floating_point_sum(crossing):
+    with pytest.raises(PrivacyRefusal, match="P07: only noise of level research hides a floating-point sum"):
+        crossing.rounded(np.zeros(3), np.ones(2))
+
+
+def test_p18_refuses_a_grid_whose_rounding_takes_the_whole_clip_norm():
+    with pytest.raises(PrivacyRefusal, match="P18: rounding a sum moves it less than a clip norm"):
+        LOOSE.reach(GRID**2)
 
 
 # Partial sums.

@@ -137,13 +137,18 @@ def test_a_dead_worker_costs_its_message_and_another_takes_its_place(hired):
     assert asked(workers, 0) == asked(workers, 0) == 1
 
 
-def test_a_worker_out_of_reach_is_stopped_for_good(hired, monkeypatch):
+def test_a_worker_out_of_reach_is_stopped_for_good(hired):
     workers = workers_of(1)
-    get = pool.ray.get
-    monkeypatch.setattr(pool.ray, "get", lambda ref: (_ for _ in ()).throw(ActorUnavailableError("lost", None)))
-    assert asked(workers, 0).has_error()
-    monkeypatch.setattr(pool.ray, "get", get)
-    assert hired.all[0].killed and asked(workers, 0) == 1
+    unreachable = hired.all[0]
+    unreachable.run = SimpleNamespace(remote=lambda *job: _failed(ActorUnavailableError("gone", None)))
+    assert asked(workers, 0).error.reason == "a worker died"
+    assert unreachable.killed and asked(workers, 0) == 1
+
+
+def _failed(error):
+    future = Future()
+    future.set_exception(error)
+    return future
 
 
 def test_while_a_worker_finds_no_room_the_rest_do_its_work(hired):
