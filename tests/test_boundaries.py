@@ -73,7 +73,8 @@ def pillars_stand_apart(module: Module) -> list[str]:
 
 
 def flower_stays_outside(module: Module) -> list[str]:
-    return [] if module.inside("fedrec.exchange", "fedrec.population", "server", "client") else reaches(module, "flwr")
+    allowed = ("fedrec.exchange", "fedrec.population", "server", "client", "simulations.benchmarks")
+    return [] if module.inside(*allowed) else reaches(module, "flwr")
 
 
 def databases_are_history_and_ledgers(module: Module) -> list[str]:
@@ -159,6 +160,7 @@ CRACKS: list[tuple[Wall, str, str]] = [
     (pillars_stand_apart, "fedrec.privacy.noise", "from fedrec.privacy.clipping import radius"),
     (pillars_stand_apart, "fedrec.privacy.sampling", "from fedrec.privacy import accounting"),
     (flower_stays_outside, "fedrec.rounds.new", "import flwr"),
+    (flower_stays_outside, "simulations.new", "import flwr"),
     (flower_stays_outside, "fedrec.cli.new", "def late():\n    from flwr.app import Message"),
     (databases_are_history_and_ledgers, "fedrec.population.new", "import sqlite3"),
     (imports_are_absolute, "fedrec.device.new", "from .history import History"),
@@ -185,6 +187,7 @@ SOUND: list[tuple[Wall, str, str]] = [
     (pillars_stand_apart, "fedrec.privacy.plan", "from fedrec.privacy.clipping import radius"),
     (pillars_stand_apart, "fedrec.privacy.accounting", "from fedrec.privacy.terms import Relation"),
     (flower_stays_outside, "server.app", "from flwr.app import Context"),
+    (flower_stays_outside, "simulations.benchmarks.peer", "from flwr.clientapp import ClientApp"),
     (databases_are_history_and_ledgers, "fedrec.device.history", "import sqlite3"),
     (randomness_is_an_argument, "fedrec.new", "from numpy.random import Generator\nrng.normal()\nstream(0).choice(3)"),
     (randomness_is_an_argument, "fedrec.new", "def f(rng: np.random.Generator): return torch.randn(3, generator=g)"),

@@ -6,41 +6,20 @@ client's gradient is needed by itself: autograd adds up over the clients of a ch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 
 from fedrec.model.ranking import Model
 from fedrec.population.batch import Laid, decayed, event_vectors
+from fedrec.population.rivals import NEVER, Drawn, barred, barred_among
 from fedrec.population.tower import Gradients, Tower
 
-_NEVER = -1e9  # the score of what is no rival
 _DEEP = 2 << 30  # bytes of a chunk over a large catalogue under LoRA
-
-
-class Drawn(NamedTuple):
-    """Public rivals that each client drew: rows (n, R), and which of them are not padding."""
-
-    rows: Tensor
-    real: Tensor
-
-    @classmethod
-    def of(cls, rivals: Sequence[NDArray[np.int64]]) -> Drawn:
-        """Side by side."""
-        rows = pad_sequence([torch.from_numpy(each) for each in rivals], batch_first=True)
-        counts = torch.tensor([len(each) for each in rivals])
-        return cls(rows, torch.arange(rows.shape[1]) < counts[:, None])
-
-    def to(self, device: torch.device) -> Drawn:
-        """The same on `device`."""
-        return Drawn(self.rows.to(device), self.real.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,15 +142,9 @@ class Heads:
         """Every item that is open and not yet seen is a rival."""
         items = self.tower.items
         table, prior = self.tower.table[:items], self.model.prior(self.tower.parameters)
-        scores = queries @ table.T + prior
-        own = scores.gather(2, laid.targets[:, :, None])
-        scores.masked_fill_(self.shut, _NEVER)
-        if self.hide_seen:
-            client, example, choice = self._seen(laid).nonzero(as_tuple=True)
-            scores[client, example, laid.chosen[client, choice]] = _NEVER
-        scores.scatter_(2, laid.targets[:, :, None], own)
+        scores = (queries @ table.T + prior).masked_fill_(self.barred(laid), NEVER)
         spread = functional.softmax(scores, dim=2)
-        spread.scatter_add_(2, laid.targets[:, :, None], torch.full_like(own, -1.0))
+        spread.scatter_add_(2, laid.targets[:, :, None], -torch.ones_like(queries[:, :, :1]))
         spread *= _shares(laid)[:, :, None]
         nothing = laid.entry[:, :0]
         return _Scored(spread @ table, spread.sum(1), spread, nothing, queries[:, :0])
@@ -180,11 +153,8 @@ class Heads:
         """The rivals are those that were drawn, but for the target and what was seen."""
         table, prior = self.tower.table, self.model.prior(self.tower.parameters)
         theirs, own = table[drawn.rows], table[laid.targets]
-        barred = ~drawn.real[:, None] | (drawn.rows[:, None] == laid.targets[:, :, None])
-        if self.hide_seen:
-            same = laid.chosen[:, :, None] == drawn.rows[:, None]
-            barred = barred | ((self._seen(laid).float() @ same.float()) > 0)
-        scores = (queries @ theirs.transpose(1, 2) + prior[drawn.rows][:, None]).masked_fill(barred, _NEVER)
+        barred = barred_among(laid, drawn, hide_seen=self.hide_seen)
+        scores = (queries @ theirs.transpose(1, 2) + prior[drawn.rows][:, None]).masked_fill(barred, NEVER)
         right = (queries * own).sum(2, keepdim=True) + prior[laid.targets][:, :, None]
         spread = functional.softmax(torch.cat([right, scores], dim=2), dim=2)
         spread[:, :, 0] -= 1.0
@@ -196,9 +166,9 @@ class Heads:
         rows = torch.cat([mine * queries, others.transpose(1, 2) @ queries], 1)
         return _Scored(mine * own + others @ theirs, to_prior, None, entry, rows)
 
-    def _seen(self, laid: Laid) -> Tensor:
-        """(n, T, C) whether a choice came before an example."""
-        return laid.chose[:, None] & (laid.choice_at[:, None] < laid.cuts[:, :, None])
+    def barred(self, laid: Laid) -> Tensor:
+        """(n, T, item) True where an item is no rival of the target."""
+        return barred(laid, self.shut, hide_seen=self.hide_seen)
 
 
 class Part(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 import socket
 import sys
 import time
@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from threading import Condition
 from typing import Any
@@ -20,16 +19,15 @@ import ray
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
-from ray.exceptions import RayError, RayTaskError, TaskUnschedulableError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayError, RayTaskError
 
 from fedrec.errors import RunError, require
 from fedrec.exchange.flower import client_app_actor, crashed, engine
+from fedrec.population.machines import check_machines, machines
 
 PATIENCE = 300.0  # seconds that a message waits while no worker runs
 _POLL = 0.05
 _LOG = logging.getLogger(__name__)
-_ALIKE = ("fedrec", "flwr", "torch", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +56,14 @@ def ray_grid(
 
     `app` is a function that every machine can import. Its contexts name `folder` in their run-config, under `run`,
     beside `config`. A worker that dies costs the message that it had; another one takes its place.
-    Raises `RunError` if a machine has no fedrec, another one, or does not see the folder.
+    Raises `RunError` for machines that cannot work on one run together.
     """
     cluster, folder = cluster or Cluster(), folder.resolve()
     with _connected(cluster.address):
         room = _room(cluster)
         remedy = "Add machines, or let a worker take less."
         require(room > 0, "a Ray cluster has room for a worker", remedy=remedy, cpus=cluster.cpus, gpus=cluster.gpus)
-        _check_machines(folder)
+        check_machines(folder)
         count = min(nodes or room, room)
         workers = Workers(app, count, cluster, {"run": str(folder), **(config or {})})
         with engine(workers, nodes or room, abreast=count) as grid:
@@ -201,6 +199,8 @@ def _connected(address: str) -> Iterator[None]:
         warnings.filterwarnings("ignore", "Tip: In future versions of Ray", FutureWarning)
         try:
             _knock(address)
+            if not address:
+                os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 is for helpers; these do all the work
             ray.init(
                 address=address or "local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False
             )  # fmt: skip
@@ -228,62 +228,9 @@ def _knock(address: str) -> None:
 
 def _room(cluster: Cluster) -> int:
     """How many workers fit: each on one machine, which need not be of a size."""
-    return sum(_fit(node["Resources"], cluster) for node in _machines())
-
-
-def _machines() -> list[dict[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return sum(_fit(node["Resources"], cluster) for node in machines())
 
 
 def _fit(resources: Mapping[str, float], cluster: Cluster) -> int:
     workers = int(resources.get("CPU", 0) / cluster.cpus)
     return min(workers, int(resources.get("GPU", 0) / cluster.gpus)) if cluster.gpus else workers
-
-
-def _check_machines(folder: Path) -> None:
-    """Refuse a cluster on which one run would be two."""
-    mine = ray.get_runtime_context().get_node_id()
-    others = [machine for machine in _machines() if machine["NodeID"] != mine]
-    if not others:
-        return
-    token = folder / f".ray-{secrets.token_hex(8)}"
-    token.touch()
-    try:
-        for node, answer in [(node, _ask(node["NodeID"], token)) for node in others]:
-            _check_machine(node["NodeManagerAddress"], answer)
-    finally:
-        token.unlink()
-
-
-def _ask(node: str, token: Path) -> Any:  # noqa: ANN401  (a reference, whose type Ray does not keep)
-    here = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
-    return ray.remote(_about).options(num_cpus=0, scheduling_strategy=here).remote(token)
-
-
-def _check_machine(machine: str, answer: Any) -> None:  # noqa: ANN401
-    try:
-        versions, sees = ray.get(answer, timeout=PATIENCE)
-    except TaskUnschedulableError:
-        return  # it has left the cluster
-    except RayError as error:
-        remedy = "Install it there, in the environment that `ray start` ran in."
-        reason = type(error).__name__
-        raise RunError(
-            "every machine of a Ray cluster has fedrec", remedy=remedy, machine=machine, reason=reason
-        ) from None
-    ours = _versions()
-    if versions != ours:
-        remedy = "Install the same versions everywhere."
-        raise RunError("all machines of a Ray cluster have the same packages", remedy=remedy, machine=machine,
-                       there=versions, here=ours)  # fmt: skip
-    if not sees:
-        remedy = "Put the run folder on storage that all machines share, under one path."
-        raise RunError("every machine of a Ray cluster sees the run folder", remedy=remedy, machine=machine)
-
-
-def _about(token: Path) -> tuple[dict[str, str], bool]:
-    return _versions(), token.exists()
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in _ALIKE}

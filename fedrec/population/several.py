@@ -23,13 +23,13 @@ from fedrec.device.training import LocalTraining
 from fedrec.model.ranking import Model, Parameters
 from fedrec.model.trunk import Top
 from fedrec.population.batch import Batch, Laid, decayed, event_vectors, lay
-from fedrec.population.heads import Drawn, Heads
+from fedrec.population.heads import Heads
+from fedrec.population.rivals import NEVER, Drawn, barred_among
 from fedrec.population.towers import Towers, pick
 from fedrec.spec import TrainingSpec
 
 Rows = NDArray[np.float32]
 
-_NEVER = -1e9  # the score of what is no rival
 _PER_TOKEN = 18  # states' widths that a transformer block keeps of a token until the way back
 
 
@@ -127,7 +127,7 @@ class _Steps:
         scores = queries @ table.transpose(1, 2)
         if self.heads.model.spec.popularity:
             scores = scores + parameters["popularity"][:, None]
-        return scores.masked_fill(self._barred(laid), _NEVER)
+        return scores.masked_fill(self.heads.barred(laid), NEVER)
 
     def _mentioned(self, parameters: Parameters, laid: Laid, table: Tensor) -> Tensor:
         """(n, M, dim) vectors of what histories mention, given those of the catalogue."""
@@ -150,7 +150,8 @@ class _Steps:
         if self.heads.model.spec.popularity:
             right = right + parameters["popularity"].gather(1, laid.targets)[:, :, None]
             scores = scores + parameters["popularity"].gather(1, drawn.rows)[:, None]
-        return torch.cat([right, scores.masked_fill(self._barred_among(laid, drawn), _NEVER)], 2)
+        barred = barred_among(laid, drawn, hide_seen=self.heads.hide_seen)
+        return torch.cat([right, scores.masked_fill(barred, NEVER)], 2)
 
     def _queries(self, parameters: Parameters, laid: Laid, mentioned: Tensor) -> Tensor:
         """(n, T, dim) what each looks for, without its embedding, given the vectors (n, M, dim) of its mentions."""
@@ -159,29 +160,8 @@ class _Steps:
         past = functional.normalize(decayed(laid, events, self.heads.model.spec.decays), dim=-1, eps=1e-6)
         return vmap(self.heads.model.queries)(parameters, past)
 
-    def _barred(self, laid: Laid) -> Tensor:
-        """(n, T, item) True where an item is no rival of the target."""
-        mask = self.heads.shut.repeat(*laid.targets.shape, 1)
-        if self.heads.hide_seen:
-            client, example, choice = _seen(laid).nonzero(as_tuple=True)
-            mask[client, example, laid.chosen[client, choice]] = True
-        return mask.scatter_(2, laid.targets[:, :, None], False)
-
-    def _barred_among(self, laid: Laid, drawn: Drawn) -> Tensor:
-        """(n, T, R) True where what was drawn is no rival of the target."""
-        barred = ~drawn.real[:, None] | (drawn.rows[:, None] == laid.targets[:, :, None])
-        if self.heads.hide_seen:
-            same = laid.chosen[:, :, None] == drawn.rows[:, None]
-            barred = barred | ((_seen(laid).float() @ same.float()) > 0)
-        return barred
-
     def _views(self, mine: Tensor) -> dict[str, Tensor]:
         """Named views (n, …) into `mine` (n, size)."""
         shapes = self.heads.model.layout.shapes
         parts = torch.split(mine, [math.prod(shape) for _, shape in shapes], dim=1)
         return {name: part.view(-1, *shape) for (name, shape), part in zip(shapes, parts, strict=True)}
-
-
-def _seen(laid: Laid) -> Tensor:
-    """(n, T, C) whether a choice came before an example."""
-    return laid.chose[:, None] & (laid.choice_at[:, None] < laid.cuts[:, :, None])

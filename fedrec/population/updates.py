@@ -22,7 +22,8 @@ from fedrec.errors import RunError
 from fedrec.model.devices import usable_device
 from fedrec.model.ranking import Model
 from fedrec.population.batch import Batch, Laid, chunked, lay, lay_flat
-from fedrec.population.heads import Drawn, Heads, Part, Slope, Whole
+from fedrec.population.heads import Heads, Part, Slope, Whole
+from fedrec.population.rivals import Drawn
 from fedrec.population.several import bytes_per_client, several_steps
 from fedrec.population.source import Population
 from fedrec.population.stacked_statistics import StackedStatistics, protected_rows

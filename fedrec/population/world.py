@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ class Fleet:
 
     def take_part(self, client: int, turn: Turn, shared: NDArray[np.float32]) -> NDArray[Any]:
         """What the device sends in a round; its embedding is kept."""
-        train = lambda: self.trained(client, turn.number, shared)
+        train = partial(self.trained, client, turn.number, shared)
         if self.task.privacy is None:
             return train().astype(np.float32)
         return self.participation(client, turn.number).take_part(turn.number, train, self.out(client, turn, shared))

@@ -72,9 +72,7 @@ class PrivacyPlan:
                     self.masking.admit(crossing, crowd(phase.schedule, self.population), self.colluders)
         if self.budget and self.epsilon > self.budget.epsilon:
             remedy = "Take the phases from `calibrated`."
-            raise BudgetExceeded(
-                "P10", "a plan keeps its budget", remedy=remedy, costs=self.epsilon, budget=self.budget
-            )
+            raise BudgetExceeded("P10", "a plan keeps its budget", remedy=remedy, costs=self.epsilon, of=self.budget)
 
     @property
     def private(self) -> bool:
@@ -140,15 +138,11 @@ class PrivacyPlan:
         return self.promises[0].guarantee.epsilon
 
     def spent(self, charged: Sequence[int]) -> float:
-        """ε of the first promise after the `charged` rounds. Information: the promise is `epsilon`.
-
-        Before the last round a bound on a coarser grid, too large by some 1e-5.
-        """
+        """ε of the first promise after the `charged` rounds, before the last 1e-5 or so too large. Information."""
         if self.budget is None:
-            assert self.interaction is not None  # checked at birth
-            return self.interaction.spent(sum(map(Phase.met, self.phases, self._split(charged))))
-        charges = self._charges(charged)
-        if charges == self._charges():
+            met = sum(map(Phase.met, self.phases, self._split(charged)))
+            return self.interaction.spent(met) if self.interaction else 0.0
+        if (charges := self._charges(charged)) == self._charges():
             return self.epsilon
         return min(self.epsilon, epsilon(charges, delta=self.budget.delta, interval=GLANCE))
 

@@ -1,8 +1,8 @@
 """The same examples in one place: an ordinary PyTorch loop, `python central_peer.py FOLDER OUT --batch N`.
 
-Minibatch SGD over the shuffled examples of one cohort: autograd, softmax over the whole catalogue, no clip, no federation.
-Data are prepared before the clock starts, as a loader's workers would: for each example the entries it builds on
-(items and free texts) with their decayed weights. `--batch 0` takes the whole cohort as one batch.
+Minibatch SGD over the shuffled examples of one cohort: autograd, softmax over the whole catalogue, no clip. Data are
+prepared before the clock starts, as a loader's workers would: for each example the entries it builds on (items and free
+texts) with their decayed weights. `--batch 0` takes the whole cohort as one batch.
 """
 
 from __future__ import annotations

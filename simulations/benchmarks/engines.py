@@ -42,9 +42,10 @@ class Contender:
     processes: int = 1
 
 
+MANY = ("--rounds", "21")  # of an engine whose rounds are short
 STACKED = (
-    Contender("fedrec stacked", "fedrec_engine.py", ("--rounds", "21"), once=True),
-    Contender("fedrec stacked, research noise", "fedrec_engine.py", ("--rounds", "21", "--noise", "research"), once=True),
+    Contender("fedrec stacked", "fedrec_engine.py", MANY, once=True),
+    Contender("fedrec stacked, research noise", "fedrec_engine.py", (*MANY, "--noise", "research"), once=True),
 )
 RAY = Contender("fedrec ray, 2 shards", "fedrec_engine.py", ("--engine", "ray", "--nodes", "2"), once=True)
 LOOP = Contender("fedrec loop", "fedrec_engine.py", ("--engine", "loop"))
@@ -88,13 +89,13 @@ def measured(contender: Contender, folder: Path, command: Sequence[str | Path], 
     usage = watched([*command, HERE / contender.script, folder, out, *contender.options], out.with_suffix(".log"))
     found, facts = json.loads(out.read_text()), json.loads((folder / "facts.json").read_text())
     floor = Floor.of(facts, shared=contender.once).milliseconds(rates)
-    difference = _difference(folder, found["clients"], out.with_suffix(".npy"))
+    apart = difference(folder, found["clients"], out.with_suffix(".npy"))
     return Measured(
-        contender.name, found["seconds"][WARM_UP:], int(facts["cohort"]), floor, usage.peak, usage.tree, difference
+        contender.name, found["seconds"][WARM_UP:], int(facts["cohort"]), floor, usage.peak, usage.tree, apart
     )  # fmt: skip
 
 
-def _difference(folder: Path, clients: Sequence[int], made: Path) -> float | None:
+def difference(folder: Path, clients: Sequence[int], made: Path) -> float | None:
     """How far a sum of clipped updates is from that of the same clients' own rounds; refuses another computation."""
     if not made.exists():
         return None
@@ -129,7 +130,8 @@ def main() -> None:
     watched([sys.executable, HERE / "workload.py", folder, *options], folder / "workload.log")
     facts = json.loads((folder / "facts.json").read_text())
     rates = Rates.measured(facts, threads=int(str(facts_of_machine["cores"])))
-    chosen = [each for each in CONTENDERS[size.adapter] if not given.only or any(part in each.name for part in given.only)]
+    wanted = lambda name: not given.only or any(part in name for part in given.only)
+    chosen = [each for each in CONTENDERS[size.adapter] if wanted(each.name)]
     rows = []
     for contender, command in interpreters(chosen, given.pfl):
         print(f"{contender.name} …", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The workload through fedrec itself: `python fedrec_engine.py FOLDER OUT --engine stacked`, a whole private simulation.
+"""The workload through fedrec, a whole private simulation: `python fedrec_engine.py FOLDER OUT --engine stacked`.
 
 Everything that a run of `fedrec simulate --mode user-central` does in a round is in its seconds: cohort, devices with
 their accounts and embeddings, clip to the grid, noise of the server, ledger, optimiser, checkpoint.

@@ -1,4 +1,4 @@
-"""The plainest Flower client: one round of one client, clipped. A module of its own, which Ray's actors import by name."""
+"""The plainest Flower client: one clipped step. A module of its own, so that Ray's actors import it by its name."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _PACKAGES = ("torch", "flwr", "ray", "numpy")
 
 @dataclass(frozen=True)
 class Usage:
-    """`peak` is the largest resident size of any one process, by GNU time; `tree` of all together, shared pages once."""
+    """`peak` is the largest resident size of a single process, by GNU time; `tree` that of all, shared pages once."""
 
     peak: float  # MiB
     tree: float  # MiB, sampled

@@ -39,7 +39,7 @@ def main() -> None:
     """Run, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--people", type=Path, help="a folder that `fedrec data shard` wrote, for a run without --quick")
+    parser.add_argument("--people", type=Path, help="what `fedrec data shard` wrote, instead of making it")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmarks")
     parser.add_argument("--out", type=Path, default=ROOT / "simulations" / "results")
     given = parser.parse_args()

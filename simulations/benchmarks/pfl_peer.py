@@ -1,8 +1,8 @@
-"""The workload through pfl 0.6 (Apple), in a virtual environment of its own: its dependencies and Flower's exclude each other.
+"""The workload through pfl 0.6 (Apple), in an environment of its own: its dependencies and Flower's exclude each other.
 
-`python pfl_peer.py --setup VENV` makes the environment; `VENV/bin/python pfl_peer.py FOLDER OUT` runs in it, with fedrec
-on PYTHONPATH. pfl's own federated averaging, PyTorch model, user sampler and norm clipping; the module's loss is the one
-that a fedrec client minimises. Parameters lie in one flat tensor, which spares pfl a loop over names for every client.
+`python pfl_peer.py --setup VENV` makes the environment; `VENV/bin/python pfl_peer.py FOLDER OUT` runs in it, with
+fedrec on PYTHONPATH. All is pfl's own: federated averaging, PyTorch model, user sampler, norm clipping; the loss is the
+one that a fedrec client minimises. Parameters lie in one flat tensor, which spares pfl a loop over names a client.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def run(folder: Path, out: Path, threads: int) -> None:
             self.stamps, self.total = [time.perf_counter()], np.zeros(0)
 
         def after_central_iteration(
-            self, aggregate_metrics: object, model: Any, *, central_iteration: int
+            self, aggregate_metrics: object, model: PyTorchModel, *, central_iteration: int
         ) -> tuple[bool, Any]:
             """Take the time first."""
             self.stamps.append(time.perf_counter())

@@ -82,7 +82,7 @@ def measured(people: Path, work: Path, at: tuple[int, int], encoder: str) -> Poi
 
 
 def slope(sizes: Sequence[int], points: Sequence[Point]) -> float:
-    """d log(seconds) / d log(size), by least squares: 0 is flat, 1 is linear."""
+    """By how much log seconds grow with log size, by least squares: 0 is flat, 1 is linear."""
     logs = [math.log(point.median) for point in points]
     return float(np.polyfit(np.log(sizes), logs, 1)[0])
 
@@ -99,7 +99,7 @@ def main() -> None:
     """Measure, fit, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--people", type=Path, help="a folder that `fedrec data shard` wrote, for a run without --quick")
+    parser.add_argument("--people", type=Path, help="what `fedrec data shard` wrote, instead of making it")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmarks")
     parser.add_argument("--out", type=Path, default=ROOT / "simulations" / "results")
     given = parser.parse_args()

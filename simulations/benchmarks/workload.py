@@ -3,7 +3,8 @@
 The model is a plan's default over the synthetic library: MiniLM vectors (computed before any clock starts), a
 bottleneck adapter, a softmax over the whole catalogue. A client takes one step on at most 64 of its choices, and its
 update is clipped to `CLIP`. Peers draw these choices before the clock starts; fedrec's engines draw them every round,
-and keep everybody's local embedding, release noise and write a ledger and a checkpoint besides. `python workload.py FOLDER` writes the folder; this module must load in an environment without Flower.
+and keep everybody's local embedding, release noise and write a ledger and a checkpoint besides. `python workload.py
+FOLDER` writes the folder; this module must load in an environment without Flower.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from fedrec.device.profile import Events
 from fedrec.device.training import LocalTraining, trainable
 from fedrec.model.adapter import build_adapter
 from fedrec.model.encoder import open_encoder
-from fedrec.model.ranking import Items, Model
+from fedrec.model.ranking import Model
 from fedrec.randomness import stream
 from fedrec.spec import Plan
 
@@ -42,6 +43,11 @@ class Size:
     rounds: int = 6
     adapter: str = "bottleneck"
     encoder: str = "minilm"
+
+    @classmethod
+    def read(cls, folder: Path) -> Size:
+        """That of a workload."""
+        return cls(**json.loads((folder / "size.json").read_text()))
 
     @property
     def plan(self) -> Plan:
@@ -72,7 +78,7 @@ class Width:
 
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """An opened folder. `events` are those that each client may train on, `picks` its examples; round 1 is at `start`."""
+    """An opened folder. `events` are what each client may train on, `picks` its examples; round 1 is at `start`."""
 
     size: Size
     model: Model
@@ -83,7 +89,7 @@ class Workload:
     @classmethod
     def open(cls, folder: Path) -> Workload:
         """The workload that `write` left in `folder`."""
-        size = Size(**json.loads((folder / "size.json").read_text()))
+        size = Size.read(folder)
         kept = torch.load(folder / "workload.pt", weights_only=False)  # our own file, of a minute ago
         spec = size.plan.model
         encoder = open_encoder(size.encoder) if size.adapter == "lora" else Width(kept["items"].texts.values.shape[1])
@@ -160,7 +166,7 @@ def drawn(training: LocalTraining, client: int, events: Events) -> Tensor:
 
 
 def facts(size: Size, model: Model, held: tuple[Sequence[Events], Sequence[Tensor]]) -> dict[str, float]:
-    """Means over the clients of what decides their work; `products` are examples × events, which contexts are made of."""
+    """Means over the clients of what decides their work; contexts are made of `products`, examples × events."""
     counted = [(len(picked), events.size, len(events.text_at)) for events, picked in zip(*held, strict=True)]
     choices, sizes, texts = np.array(counted, float).T
     hidden = model.items.texts.mask.shape[1] and float(model.items.texts.mask.sum(1).float().mean())

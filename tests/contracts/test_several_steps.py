@@ -16,7 +16,7 @@ from fedrec.device.training import LocalTraining
 from fedrec.model.catalogue import Catalogue
 from fedrec.model.encoder import open_encoder
 from fedrec.model.ranking import Model
-from fedrec.population import several
+from fedrec.population import rivals, several
 from fedrec.population.batch import Batch
 from fedrec.population.heads import Heads
 from fedrec.population.several import bytes_per_client, several_steps
@@ -179,7 +179,7 @@ def test_planted_faults_are_told_apart(adapter, negatives, monkeypatch):
             return at_once(model, spec, HIDDEN)
 
     queries, entries, views = several._Steps._queries, several.Towers.entries, several._Steps._views
-    seen = several._seen
+    seen = rivals._seen
     faults = {
         "an unmoved tower": fault("_slope", several._Steps._first_slope),
         "one tower for all": fault("_views", lambda steps, mine: views(steps, mine.mean(0).expand_as(mine))),
@@ -190,7 +190,7 @@ def test_planted_faults_are_told_apart(adapter, negatives, monkeypatch):
                 steps, parameters, replace(laid, weight=(laid.weight != 0).float()), vectors
             ),
         ),
-        "seen items compete": fault("_seen", lambda laid: seen(laid) & False, several),
+        "seen items compete": fault("_seen", lambda laid: seen(laid) & False, rivals),
     }
     assert [name for name, found in faults.items() if agree(found, theirs)] == []
 

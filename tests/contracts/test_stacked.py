@@ -1,7 +1,7 @@
 """The stacked engine equals the loop over devices: what a cohort sends, what is clipped, what devices keep.
 
-The updates agree to float32 rounding. Everything behind them is whole numbers: a coordinate may differ by the steps that
-this rounding is worth, and noise that is replayed (level `test`) by nothing at all.
+The updates agree to float32 rounding. Everything behind them is whole numbers: a coordinate may differ by the steps
+that this rounding is worth, and noise that is replayed (level `test`) by nothing at all.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import pytest
 
 from fedrec.device.history import Event, Kind
 from fedrec.population import heads as heads_module
+from fedrec.population import rivals
 from fedrec.population import updates as updates_module
 from fedrec.population.engines import spending_of
 from fedrec.population.source import Population
@@ -185,7 +186,7 @@ def test_a_sum_depends_on_chunks_by_rounding_only_and_not_on_threads_at_all(tmp_
 
 
 def test_clipping_by_norms_alone_is_clipping(tmp_path):
-    """Level `research` adds floats and rounds once: the sum is that of exact clipping but for √dim steps of the norm."""
+    """Level `research` adds floats and rounds once: the sum is that of exact clipping but for √dim steps each."""
     central = {"mode": "user-central", "force": True, "clip": 0.3}
     research, exact = (
         Pair.of(tmp_path / level, {"privacy": {**central, "noise": level}}) for level in ("research", "test")
@@ -236,7 +237,7 @@ def test_an_update_that_is_not_finite_is_one_less(tmp_path):
     np.testing.assert_allclose(partial.summed.total, rest.summed.total, atol=1e-5)
 
 
-def _seen_too_late(self, laid):
+def _seen_too_late(laid):
     return laid.chose[:, None] & (laid.choice_at[:, None] <= laid.cuts[:, :, None] - 2)
 
 
@@ -249,10 +250,10 @@ def _everyone_takes_all(self, usable, coins):
 
 
 MUTANTS = {
-    "a seen item stays a rival": ("none", heads_module.Heads, "_seen", _seen_too_late),
+    "a seen item stays a rival": ("none", rivals, "_seen", _seen_too_late),
     "sums instead of means": ("none", heads_module, "_shares", _everyone_weighs_alike),
     "examples are not drawn": ("none", updates_module.Updates, "_draw", _everyone_takes_all),
-    "a seen item stays a rival, clipped": ("user-central", heads_module.Heads, "_seen", _seen_too_late),
+    "a seen item stays a rival, clipped": ("user-central", rivals, "_seen", _seen_too_late),
     "examples are not drawn, clipped": ("user-central", updates_module.Updates, "_draw", _everyone_takes_all),
 }
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from fedrec.errors import RunError, SpecError, WireError
 from fedrec.exchange.client import shard_app
 from fedrec.exchange.crew import Shards
 from fedrec.exchange.serve import serve
+from fedrec.population import machines as common
 from fedrec.population import ray as engine
 from fedrec.population.engines import partition
 from fedrec.population.grid import LocalGrid
@@ -222,30 +224,32 @@ def test_ctrl_c_ends_the_run_at_once_and_it_can_be_resumed(machines, tmp_path, c
 
 
 def test_machines_that_do_not_belong_together_are_refused(machines, tmp_path, monkeypatch):
+    def refused(match, **planted):
+        with monkeypatch.context() as patched, pytest.raises(RunError, match=match):
+            for name, value in planted.items():
+                patched.setattr(common, name, value)
+            common.check_machines(tmp_path)
+
+    def ask(where):
+        real = common._ask
+        return lambda node, token, place: real(node, where(token), place)
+
     with engine._connected(machines.address):
-        engine._check_machines(tmp_path)
-        assert not list(tmp_path.iterdir())
-        with monkeypatch.context() as patched:
-            patched.setattr(engine, "_versions", lambda: {"fedrec": "0"})
-            with pytest.raises(RunError, match=r"the same packages.*'fedrec': '0'"):
-                engine._check_machines(tmp_path)
-        ask = engine._ask
-        monkeypatch.setattr(engine, "_ask", lambda node, token: ask(node, token.with_name("elsewhere")))
-        with pytest.raises(RunError, match="sees the run folder"):
-            engine._check_machines(tmp_path)
-        monkeypatch.setattr(engine, "_about", _lacks_a_module)
-        with pytest.raises(RunError, match=r"every machine of a Ray cluster has fedrec"):
-            engine._check_machines(tmp_path)
+        common.check_machines(tmp_path)
+        refused(r"the same packages.*'fedrec': '0'", _versions=lambda: {"fedrec": "0"})
+        refused("sees the run folder", _ask=ask(lambda token: token.with_name("elsewhere")))
+        refused("see at once what one of them writes", _ask=ask(lambda token: shutil.copy(token, tmp_path / "copy")))
+        refused("every machine of a Ray cluster has fedrec", _about=_only_here)
         with (
             pytest.raises(SpecError, match="has room for a worker"),
             engine.ray_grid(tmp_path, shards, cluster=engine.Cluster(cpus=2)),
         ):
             pass
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
 
 
-def _lacks_a_module(token):
-    import a_module_that_nobody_has  # noqa: F401
+def _only_here(token, place):
+    """Of a module that the other machines do not have."""
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "localhost:many"])

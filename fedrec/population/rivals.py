@@ -1,0 +1,57 @@
+"""With which items a target competes in the losses of many clients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from fedrec.population.batch import Laid
+
+NEVER = -1e9  # the score of what is no rival
+
+
+class Drawn(NamedTuple):
+    """Public rivals that each client drew: rows (n, R), and which of them are not padding."""
+
+    rows: Tensor
+    real: Tensor
+
+    @classmethod
+    def of(cls, rivals: Sequence[NDArray[np.int64]]) -> Drawn:
+        """Side by side."""
+        rows = pad_sequence([torch.from_numpy(each) for each in rivals], batch_first=True)
+        counts = torch.tensor([len(each) for each in rivals])
+        return cls(rows, torch.arange(rows.shape[1]) < counts[:, None])
+
+    def to(self, device: torch.device) -> Drawn:
+        """The same on `device`."""
+        return Drawn(self.rows.to(device), self.real.to(device))
+
+
+def barred(laid: Laid, shut: Tensor, *, hide_seen: bool) -> Tensor:
+    """(n, T, item) True where an item is no rival of the target: it is `shut` (item,), or was chosen before."""
+    mask = shut.repeat(*laid.targets.shape, 1)
+    if hide_seen:
+        client, example, choice = _seen(laid).nonzero(as_tuple=True)
+        mask[client, example, laid.chosen[client, choice]] = True
+    return mask.scatter_(2, laid.targets[:, :, None], False)  # noqa: FBT003
+
+
+def barred_among(laid: Laid, drawn: Drawn, *, hide_seen: bool) -> Tensor:
+    """(n, T, R) True where what was drawn is no rival of the target: it is padding, the target, or chosen before."""
+    found = ~drawn.real[:, None] | (drawn.rows[:, None] == laid.targets[:, :, None])
+    if hide_seen:
+        same = laid.chosen[:, :, None] == drawn.rows[:, None]
+        found = found | ((_seen(laid).float() @ same.float()) > 0)
+    return found
+
+
+def _seen(laid: Laid) -> Tensor:
+    """(n, T, C) whether a choice came before an example."""
+    return laid.chose[:, None] & (laid.choice_at[:, None] < laid.cuts[:, :, None])
