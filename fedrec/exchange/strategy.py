@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from numpy.typing import NDArray
 
-from fedrec.errors import RunError
+from fedrec.errors import PrivacyRefusal, RunError
 from fedrec.exchange import wire
 from fedrec.exchange.crew import Crew, Devices, Round
 from fedrec.privacy.terms import Guarantee
@@ -43,6 +44,9 @@ class Progress:
 
 
 Observer = Callable[[Progress], None]
+
+_ATTEMPTS = 3  # at a round whose shares of noise did not arrive
+_LOG = logging.getLogger(__name__)
 
 
 class FederatedTraining(Strategy):
@@ -89,9 +93,7 @@ class FederatedTraining(Strategy):
             if not self.rounds.affords(number):
                 break  # a crash cost a charge: the run ends early rather than over budget
             began = time.monotonic()
-            messages = self.configure_train(number, result.arrays, config, grid)
-            record, _ = self.aggregate_train(number, grid.send_and_receive(messages, timeout=timeout))
-            result.arrays = record or result.arrays
+            result.arrays = self._round(number, result.arrays, config, grid, timeout)
             self._tell(time.monotonic() - began)
             metrics = evaluate_fn(number, result.arrays) if evaluate_fn else None
             if metrics is not None:
@@ -142,6 +144,19 @@ class FederatedTraining(Strategy):
         # Nodes may take as long to answer as in a round: an engine may start a process for each.
         self.crew.join(grid, clients, task=self.task, patience=patience, timeout=self.spec.timeout)
         self._clients = clients
+
+    def _round(self, number: int, shared: ArrayRecord, config: ConfigRecord, grid: Grid, timeout: float) -> ArrayRecord:
+        """The shared vector after a round. One with too few shares of noise is asked again where that tells nothing."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            messages = self.configure_train(number, shared, config, grid)
+            try:
+                record, _ = self.aggregate_train(number, grid.send_and_receive(messages, timeout=timeout))
+                return record or shared
+            except PrivacyRefusal as refusal:
+                if refusal.code != "P06" or attempt == _ATTEMPTS or not self.rounds.repeats(number):
+                    raise
+                _LOG.warning("round %d is asked again: %s", number, refusal)
+        raise AssertionError("the last attempt returns or raises")
 
     def _open(self, initial: ArrayRecord) -> None:
         saved = Checkpoint.load(self.path, self.task)

@@ -167,7 +167,7 @@ def read_header(message: Message) -> Header:
 
 def _records(message: Message) -> tuple[ConfigRecord, ArrayRecord]:
     if message.has_error():
-        raise WireError("the node answered with an error", code=message.error.code)
+        raise WireError("the node answered with an error", code=message.error.code, reason=message.error.reason)
     content = message.content
     extra = set(content.keys()) - {_HEADER, _VECTOR, _CLIENTS, _PARTIAL}
     if extra:

@@ -19,7 +19,7 @@ from fedrec.privacy.ledger import Ledger
 from fedrec.privacy.masking import Masks, Plain
 from fedrec.privacy.noise import Source
 from fedrec.privacy.plan import PrivacyPlan
-from fedrec.privacy.sampling import Fixed
+from fedrec.privacy.sampling import Cyclic, Fixed
 from fedrec.privacy.terms import Guarantee
 from fedrec.randomness import stream
 from fedrec.rounds.filter import Filter, Vector
@@ -76,6 +76,9 @@ class Rounds(Protocol):
 
     def affords(self, number: int) -> bool:
         """Whether round `number` may be released."""
+
+    def repeats(self, number: int) -> bool:
+        """Whether round `number` may be asked again when it was not released: only where who comes is no secret."""
 
     def spent(self) -> Guarantee | None:
         """What every charge so far costs, those that a crash lost included; None where nothing is promised."""
@@ -135,6 +138,10 @@ class OpenRounds:
     def affords(self, number: int) -> bool:
         """Always."""
         return True
+
+    def repeats(self, number: int) -> bool:
+        """Never: without shares of noise a round is released, or ends the run."""
+        return False
 
     def spent(self) -> None:
         """Nothing is promised."""
@@ -223,6 +230,10 @@ class PrivateRounds:
     def affords(self, number: int) -> bool:
         """Whether the plan covers another release in this round."""
         return self.ledger.affords(number)
+
+    def repeats(self, number: int) -> bool:
+        """Where groups come in turn. To draw again until a cohort is large is not the sampling that is accounted."""
+        return isinstance(self.plan.place(number).phase.schedule, Cyclic)
 
     def spent(self) -> Guarantee | None:
         """The ledger's ε in the terms of the plan's first promise; None at level `test`."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,27 +28,38 @@ from workload import WARM_UP, Size, Workload
 HERE = Path(__file__).parent
 SIZES = {"bottleneck": Size(), "lora": Size(adapter="lora", clients=60, cohort=12, items=200, rounds=3)}
 QUICK = Size(clients=60, cohort=12, items=80, rounds=3, encoder="hash")
-QUICK_LORA = Size(clients=20, cohort=6, items=64, rounds=2, encoder="tiny", adapter="lora")
+QUICK_LORA = Size(clients=20, cohort=6, items=64, rounds=2, encoder="tiny", adapter="lora", dim=32)
 STEP = 2e-5  # a client and coordinate: rounding to the grid stays below, another model, clip or client does not
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One row: a script beside this one, its options, and whether it takes the catalogue through the tower once."""
+    """One row: a script beside this one, and its options.
+
+    `together` is how many clients share one way of the catalogue through the text tower, 0 for a whole cohort; `batch`
+    how many examples do, where there are no clients.
+    """
 
     name: str
     script: str
     options: tuple[str, ...] = ()
-    once: bool = False
+    together: int = 1
+    batch: int = 0
     processes: int = 1
+
+    def passes(self, facts: Mapping[str, float]) -> float:
+        """How often the catalogue goes through the tower in a round."""
+        if self.batch:
+            return max(1.0, facts["cohort"] * facts["examples"] / self.batch)
+        return facts["cohort"] / self.together if self.together else 1.0
 
 
 MANY = ("--rounds", "21")  # of an engine whose rounds are short
 STACKED = (
-    Contender("fedrec stacked", "fedrec_engine.py", MANY, once=True),
-    Contender("fedrec stacked, research noise", "fedrec_engine.py", (*MANY, "--noise", "research"), once=True),
+    Contender("fedrec stacked", "fedrec_engine.py", MANY, together=0),
+    Contender("fedrec stacked, research noise", "fedrec_engine.py", (*MANY, "--noise", "research"), together=0),
 )
-RAY = Contender("fedrec ray, 2 shards", "fedrec_engine.py", ("--engine", "ray", "--nodes", "2"), once=True)
+RAY = Contender("fedrec ray, 2 shards", "fedrec_engine.py", ("--engine", "ray", "--nodes", "2"), together=0)
 LOOP = Contender("fedrec loop", "fedrec_engine.py", ("--engine", "loop"))
 FLOWER = (
     Contender("Flower, Ray engine, 1 CPU a client", "flower_peer.py"),
@@ -59,7 +71,7 @@ PFL = (
     Contender("pfl, 2 processes", "pfl_peer.py", processes=2),
 )
 CENTRAL = tuple(
-    Contender(f"central PyTorch loop, {name}", "central_peer.py", ("--batch", str(batch)), once=True)
+    Contender(f"central PyTorch loop, {name}", "central_peer.py", ("--batch", str(batch)), 0, batch)
     for name, batch in (("batch 64", 64), ("batch 256", 256), ("batch 1024", 1024), ("one batch", 0))
 )
 CONTENDERS = {"bottleneck": (*STACKED, RAY, LOOP, *FLOWER, *PFL, *CENTRAL), "lora": (*STACKED[:1], LOOP, FLOWER[0])}
@@ -88,7 +100,7 @@ def measured(contender: Contender, folder: Path, command: Sequence[str | Path], 
     out = folder / "-".join([Path(contender.script).stem, *contender.options, f"{contender.processes}.json"])
     usage = watched([*command, HERE / contender.script, folder, out, *contender.options], out.with_suffix(".log"))
     found, facts = json.loads(out.read_text()), json.loads((folder / "facts.json").read_text())
-    floor = Floor.of(facts, shared=contender.once).milliseconds(rates)
+    floor = Floor.of(facts, contender.passes(facts)).milliseconds(rates)
     apart = difference(folder, found["clients"], out.with_suffix(".npy"))
     return Measured(
         contender.name, found["seconds"][WARM_UP:], int(facts["cohort"]), floor, usage.peak, usage.tree, apart
@@ -100,10 +112,10 @@ def difference(folder: Path, clients: Sequence[int], made: Path) -> float | None
     if not made.exists():
         return None
     total: NDArray[np.float64] = np.load(made)
-    difference = float(np.abs(total - Workload.open(folder).total(clients)).max())
-    if not difference <= STEP * len(clients):
-        raise SystemExit(f"{made.stem} computes something else: its sum of updates is {difference:.1e} away")
-    return difference
+    apart = float(np.abs(total - Workload.open(folder).total(clients)).max())
+    if not apart <= STEP * len(clients):  # not a number is no agreement
+        raise SystemExit(f"{made.stem} computes something else: its sum of updates is {apart:.1e} away")
+    return apart
 
 
 def interpreters(contenders: Sequence[Contender], environment: Path) -> Iterator[tuple[Contender, list[str | Path]]]:
@@ -117,19 +129,24 @@ def interpreters(contenders: Sequence[Contender], environment: Path) -> Iterator
         yield contender, [python, *(launch if contender.processes > 1 else [])]
 
 
+def prepared(size: Size, folder: Path) -> dict[str, float]:
+    """A fresh workload in `folder`; what its clients are like on average."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob("*.npy"):
+        leftover.unlink()
+    options = [f"--{name}={value}" for name, value in asdict(size).items()]
+    watched([sys.executable, HERE / "workload.py", folder, *options], folder / "workload.log")
+    facts: dict[str, float] = json.loads((folder / "facts.json").read_text())
+    return facts
+
+
 def main() -> None:
     """Measure, compare, write."""
     given = _arguments()
-    size = given.size
+    size: Size = given.size
     folder: Path = given.work.resolve() / f"{size.adapter}{'-quick' if given.quick else ''}"
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob("*_peer*"):
-        leftover.unlink()
-    facts_of_machine = machine()
-    options = [f"--{name}={value}" for name, value in asdict(size).items()]
-    watched([sys.executable, HERE / "workload.py", folder, *options], folder / "workload.log")
-    facts = json.loads((folder / "facts.json").read_text())
-    rates = Rates.measured(facts, threads=int(str(facts_of_machine["cores"])))
+    here, facts = machine(), prepared(size, folder)
+    rates = Rates.measured(facts, threads=len(os.sched_getaffinity(0)))
     wanted = lambda name: not given.only or any(part in name for part in given.only)
     chosen = [each for each in CONTENDERS[size.adapter] if wanted(each.name)]
     rows = []
@@ -138,7 +155,7 @@ def main() -> None:
         rows.append(measured(contender, folder, command, rates))
         print(f"  {rows[-1].rate:,.1f} clients/s", file=sys.stderr, flush=True)
     document = {
-        "machine": facts_of_machine, "workload": asdict(size) | facts, "rates": asdict(rates),
+        "machine": here, "workload": asdict(size) | facts, "rates": asdict(rates),
         "rows": [asdict(row) | {"clients a second": row.rate} for row in rows],
     }  # fmt: skip
     _write(document, folder if given.quick else given.out, "engines-lora" if size.adapter == "lora" else "engines")

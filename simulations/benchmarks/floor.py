@@ -2,7 +2,7 @@
 
 Counted from shapes, in operations and bytes a client, for one step forward and back. A product with one constant factor
 counts twice (forward, one way back), any other three times. Clients computed one by one each pay for the catalogue's
-way through the tower; in a batch they share one. Rates are measured on this machine in the same run.
+way through the tower; in a batch they share it. Rates are measured on this machine in the same run.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ class Rates:
 
     @classmethod
     def measured(cls, facts: Mapping[str, float], threads: int) -> Rates:
-        """Best of `TRIALS`, of the catalogue's projection and of a copy that no cache holds."""
+        """Best of `TRIALS`: of the catalogue's projection or a large square, the faster one, and of a large copy."""
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         items, width, dim = (int(facts[name]) for name in ("items", "width", "dim"))
-        table, axes, block = torch.ones(items, width), torch.ones(width, dim), torch.ones(16 << 20)
-        into = torch.empty_like(block)
-        product = 2 * items * width * dim / _best(lambda: table @ axes)
+        product = max(_product(items, width, dim), _product(1024, 1024, 1024))
+        block, into = torch.ones(16 << 20), torch.empty(16 << 20)
         copy = 2 * FLOAT * block.numel() / _best(lambda: into.copy_(block))
         torch.set_num_threads(before)
         return cls(product, copy)
@@ -46,9 +45,9 @@ class Floor:
     bytes: float
 
     @classmethod
-    def of(cls, facts: Mapping[str, float], *, shared: bool) -> Floor:
-        """Of a workload's means; `shared`: the catalogue goes through the tower once for a cohort."""
-        every = 1 / facts["cohort"] if shared else 1.0
+    def of(cls, facts: Mapping[str, float], passes: float) -> Floor:
+        """Of a workload's means, where the catalogue goes so many times through the tower in a round."""
+        every = passes / facts["cohort"]
         texts = facts["items"] * every + facts["texts"]
         return cls(texts * _tower(facts) + _head(facts), every * _catalogue_bytes(facts) + _head_bytes(facts))
 
@@ -84,6 +83,11 @@ def _catalogue_bytes(facts: Mapping[str, float]) -> float:
 def _head_bytes(facts: Mapping[str, float]) -> float:
     """Scores written, read by the softmax, and the same back."""
     return FLOAT * 4 * facts["examples"] * facts["items"]
+
+
+def _product(rows: int, inner: int, columns: int) -> float:
+    left, right = torch.ones(rows, inner), torch.ones(inner, columns)
+    return 2 * rows * inner * columns / _best(lambda: left @ right)
 
 
 def _best(work: Callable[[], object]) -> float:

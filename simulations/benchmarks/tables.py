@@ -15,7 +15,7 @@ ASKED_LORA = {"Flower": 3.0}
 
 def engines_table(document: Document) -> str:
     """One row an engine, the arithmetic floor beside each, and how the stacked engine stands to its peers."""
-    size, rows = document["workload"], document["rows"]
+    size, rows, rates = document["workload"], document["rows"], document["rates"]
     flower = _best(rows, "Flower")
     head = ["engine", "clients/s", "ms a client", "floor, ms", "× Flower", "s a round", "peak MiB", "all MiB", "apart"]
     cells = [_engine(row, flower) for row in rows]
@@ -25,7 +25,7 @@ def engines_table(document: Document) -> str:
         f"{size['items']:.0f} items in vectors of {size['width']} from `{size['encoder']}`, {size['size']} shared "
         f"numbers, {size['examples']:.1f} examples over {size['events']:.1f} events a client. One local step, softmax "
         "over the catalogue, each client's update clipped. Medians over rounds after the first, with their range.", "",
-        f"The floor: {document['rates']['product'] / 1e9:.0f} GFLOP/s, {document['rates']['copy'] / 1e9:.1f} GB/s, measured "
+        f"The floor: {rates['product'] / 1e9:.0f} GFLOP/s and {rates['copy'] / 1e9:.1f} GB/s, measured "
         "here with all cores; no engine that computes what the row computes is faster. *Apart* is how far the sum of "
         "clipped updates of one cohort lies from the same clients' own rounds, at the farthest coordinate.", "",
         *table(head, cells), "", *_verdicts(rows, ASKED_LORA if size["adapter"] == "lora" else ASKED),

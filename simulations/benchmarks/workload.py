@@ -43,6 +43,7 @@ class Size:
     rounds: int = 6
     adapter: str = "bottleneck"
     encoder: str = "minilm"
+    dim: int = 64
 
     @classmethod
     def read(cls, folder: Path) -> Size:
@@ -57,7 +58,7 @@ class Size:
         privacy = {"mode": "user-central", "clip": CLIP, "force": True, "schedule": "fixed"}
         return Plan.of({
             "name": "benchmark", "clients": self.clients, "data": data, "privacy": privacy,
-            "model": {"encoder": self.encoder, "adapter": self.adapter, "dim": min(64, self.items)},
+            "model": {"encoder": self.encoder, "adapter": self.adapter, "dim": self.dim},
             "federation": {"rounds": self.rounds, "cohort": self.cohort},
             "evaluation": {"every": 0, "baselines": "none"},
         })  # fmt: skip

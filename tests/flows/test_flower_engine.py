@@ -100,7 +100,7 @@ def test_flowers_engine_trains_the_same_model(flwr, cli, tiny, tmp_path):
     size = {"data__options__users": CLIENTS, "federation__rounds": ROUNDS, "federation__cohort": 5}
     assert cli("init", ours, "--mode", "none", *tiny(**size, training__steps=2, training__embedding_rate=0.5)).code == 0
     shutil.copytree(ours, theirs)
-    assert cli("simulate", "--resume", ours).code == 0
+    assert cli("simulate", "--resume", ours, "--engine", "loop").code == 0
 
     nodes = ["--federation-config", f"num-supernodes={CLIENTS}"]
     done = flwr("run", ROOT, "--run-config", f'run="{theirs}"', *nodes, "--stream")
@@ -114,7 +114,7 @@ def test_flowers_engine_trains_the_same_model(flwr, cli, tiny, tmp_path):
     assert (ours / "devices" / "embeddings.npy").read_bytes() == (theirs / "devices" / "embeddings.npy").read_bytes()
 
     # What Flower trained, fedrec measures.
-    assert cli("simulate", "--resume", theirs).code == 0
+    assert cli("simulate", "--resume", theirs, "--engine", "loop").code == 0
     assert (ours / "results.json").read_text() == (theirs / "results.json").read_text()
 
 

@@ -249,6 +249,37 @@ def test_p06_a_round_short_of_shares_is_not_released_and_may_be_repeated(tmp_pat
     assert train(tmp_path, plan)[0].tobytes() == calm(kind)[-1].shared.tobytes()
 
 
+def faltering(plan, times):
+    """A grid on which too few answer so many times, and then all; and how often it was asked."""
+    asked = []
+
+    def tamper(requests, replies):
+        asked.append(len(requests))
+        return replies[: LEAST - 1] if len(asked) <= times else replies
+
+    return Tampered(grid_of(plan), tamper), asked
+
+
+@pytest.mark.parametrize("kind", ["shares", "layered"])
+def test_where_who_comes_is_no_secret_a_round_short_of_shares_is_asked_again(tmp_path, calm, kind):
+    plan = PLANS[kind]
+    grid, asked = faltering(plan, 2)
+    shared, _ = train(tmp_path, plan, grid=grid)
+    assert shared.tobytes() == calm(kind)[-1].shared.tobytes()
+    assert len(asked) == plan.rounds + 2 and ledger_of(tmp_path)[0] == tuple(range(1, plan.rounds + 1))
+    grid, asked = faltering(plan, 3)
+    with pytest.raises(PrivacyRefusal, match="P06"):
+        train(tmp_path / "thrice", plan, grid=grid)
+    assert len(asked) == 3
+
+
+def test_a_secret_cohort_is_not_drawn_again_until_it_is_large(tmp_path):
+    grid, asked = faltering(PLANS["sampled shares"], 1)
+    with pytest.raises(PrivacyRefusal, match="P06"):
+        train(tmp_path, PLANS["sampled shares"], grid=grid)
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize("kind", ["poisson", "shares", "local", "adaptive"])
 def test_a_private_liar_changes_nothing_but_its_own_part(tmp_path, kind):
     plan = PLANS[kind]

@@ -94,7 +94,7 @@ def test_a_payload_has_one_form_for_everybody(tmp_path, caplog, mode, warm):
     assert not caplog.records  # nobody failed
     forms = [form(reply) for reply in sent]
     assert all(each == forms[0] for each in forms)
-    assert forms[0][0] == {"header": ["client", "clip", "round", "task", "version"], "vector": ["vector"]}
+    assert forms[0][0] == {"header": ["client", "clip", "hosts", "round", "task", "version"], "vector": ["vector"]}
 
 
 @pytest.mark.parametrize("mode", ["user-central", "user-distributed"])
@@ -104,7 +104,7 @@ def test_a_device_that_fails_looks_like_the_others(tmp_path, monkeypatch, caplog
             raise MemoryError("ten thousand were too many")
         return np.full_like(shared, np.nan if client == 1 else 1.0)
 
-    monkeypatch.setattr(Fleet, "_train", train)
+    monkeypatch.setattr(Fleet, "trained", train)
     forms = [form(reply) for reply in replies(tmp_path, TINY | MODES[mode])]
     assert all(each == forms[0] for each in forms)
     assert len(caplog.records) == 2  # on the device, where the failures may be told

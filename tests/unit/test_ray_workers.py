@@ -1,6 +1,7 @@
 """The pool of Ray's workers, over actors that are threads: who gets a message, and what becomes of the dead."""
 
 import importlib.util
+import logging
 import threading
 import time
 from concurrent.futures import Future
@@ -15,7 +16,8 @@ from fedrec.exchange import wire
 from fedrec.exchange.flower import become_local_server
 
 from flwr.app import Context, RecordDict  # isort: skip  (after ours: it sets Flower's switches)
-from ray.exceptions import ActorDiedError, ActorUnavailableError
+from flwr.clientapp.client_app import ClientAppException
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from fedrec.population import ray as pool
 
@@ -143,6 +145,19 @@ def test_a_worker_out_of_reach_is_stopped_for_good(hired):
     unreachable.run = SimpleNamespace(remote=lambda *job: _failed(ActorUnavailableError("gone", None)))
     assert asked(workers, 0).error.reason == "a worker died"
     assert unreachable.killed and asked(workers, 0) == 1
+
+
+def test_an_app_that_fails_keeps_its_worker_and_says_why(hired, caplog):
+    workers = workers_of(1)
+    failing = hired.all[0]
+    works = failing.run
+    error = RayTaskError("run", "a long traceback", ClientAppException("a Parquet file must be whole"))
+    failing.run = SimpleNamespace(remote=lambda *job: _failed(error))
+    with caplog.at_level(logging.WARNING):
+        assert asked(workers, 3).error.reason == "a Parquet file must be whole"
+    assert "node 3 answered with an error: a Parquet file must be whole\n" in caplog.text
+    failing.run = works
+    assert asked(workers, 3) == 0
 
 
 def _failed(error):

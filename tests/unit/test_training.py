@@ -127,7 +127,7 @@ def test_hidden_items_are_no_rivals_and_are_never_drawn():
     assert rivals(training, LIFE, 1) == set(range(9)) - {0, 7, 3, 5}
     assert rivals(training, LIFE, 1, [0, 2, 8]) == {2, 8}
     rng = stream(0, "hidden")
-    drawn = np.concatenate([training._draw(LIFE, rng)[1] for _ in range(200)])
+    drawn = np.concatenate([training.draw(trainable(LIFE), rng)[1] for _ in range(200)])
     assert set(drawn.tolist()) == set(range(9)) - {0, 7}
 
 
@@ -160,11 +160,11 @@ def crowd():
 def test_drawn_negatives_do_not_know_the_person(crowd):
     population, split, model, events = crowd
     training, rng = LocalTraining(model, TrainingSpec(negatives=12)), stream(1, "draw")
-    check_negatives(lambda client: training._draw(events[client], rng)[1].numpy(), population, split, draws=60)
+    check_negatives(lambda client: training.draw(trainable(events[client]), rng)[1], population, split, draws=60)
     ever = chosen(population, np.diff(population.offsets))
 
     def leaky(client):  # what the published samplers do: never an item that the person will choose
-        drawn = training._draw(events[client], rng)[1].numpy()
+        drawn = training.draw(trainable(events[client]), rng)[1]
         return drawn[~np.isin(drawn, ever[client])]
 
     with pytest.raises(DataError, match="do not depend on what is held out"):
