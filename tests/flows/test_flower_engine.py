@@ -47,6 +47,7 @@ def flower(tmp_path_factory):
     home = tmp_path_factory.mktemp("flower")
     # Flower looks for its own programs on the path, also in an environment that is not activated.
     ours = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
+    ours["RAY_worker_niceness"] = "0"  # Ray would let its workers wait for everybody else
     (home / "policy.toml").write_text(
         'modes = ["none", "layered"]\n'
     )  # devices do not take part in the open unless told to
