@@ -39,13 +39,17 @@ class Gradients:
 
     def of(self, entries: int) -> Tensor:
         """(n, entry, dim) each client's whole gradient on the first `entries`; what lies beyond is left out."""
-        clients, _, dim = self.rows.shape
-        if self.softmax is None:
-            whole = self.rows.new_zeros(clients, entries, dim)
-        else:
+        whole = None
+        if self.softmax is not None:
             whole = torch.bmm(self.softmax.transpose(1, 2), self.queries)
-            if entries > whole.shape[1]:
-                whole = torch.cat([whole, whole.new_zeros(clients, entries - whole.shape[1], dim)], dim=1)
+            beyond = whole.new_zeros(len(whole), entries - whole.shape[1], whole.shape[2])
+            whole = torch.cat([whole, beyond], dim=1) if beyond.shape[1] else whole
+        return self.add_rows(whole, entries)
+
+    def add_rows(self, whole: Tensor | None, entries: int) -> Tensor:
+        """The rows added to the dense part `whole` (n, entry, dim), in place; None for nothing."""
+        clients, _, dim = self.rows.shape
+        whole = self.rows.new_zeros(clients, entries, dim) if whole is None else whole
         within = self.entry < entries
         at = torch.where(within, self.entry, 0)[:, :, None].expand_as(self.rows)
         return whole.scatter_add_(1, at, self.rows * within[:, :, None])
@@ -100,16 +104,19 @@ class Tower:
 
     def parts(self, gradients: Gradients) -> Iterator[tuple[str, Tensor]]:
         """Each client's gradient (n, …) on projection, residuals and adapter, by the parameter's name."""
-        body = self.model.adapter.body
-        if self.model.spec.residuals:
+        spec, body = self.model.spec, self.model.adapter.body
+        if isinstance(body, Bottleneck):
+            yield from self._through_bottleneck(gradients)
+            return
+        if spec.residuals:
             yield "residuals", gradients.of(self.items)
-        if self.model.spec.projection or isinstance(body, Bottleneck):
-            known = self._directions[gradients.entry]
-            if self.model.spec.projection:
-                yield "projection", self._to_projection(gradients, known)
-            if isinstance(body, Bottleneck):
-                yield from zip((_UP, _DOWN), self._to_bottleneck(gradients, known), strict=True)
-        if not isinstance(body, Bottleneck | Frozen):
+        if spec.projection:
+            found = torch.bmm(self._directions[gradients.entry].transpose(1, 2), gradients.rows)
+            if gradients.softmax is not None:
+                mixed = gradients.softmax @ self._directions[: self.items]
+                found = torch.baddbmm(found, mixed.transpose(1, 2), gradients.queries)
+            yield "projection", found
+        if not isinstance(body, Frozen):
             yield from self._to_adapter(gradients)
 
     @cached_property
@@ -137,14 +144,6 @@ class Tower:
         """(entry, width) away / length²: how an entry's length follows its vector."""
         return self._directions[:, : self._away.shape[1]] * self._follows
 
-    def _to_projection(self, gradients: Gradients, known: Tensor) -> Tensor:
-        """(n, width + feature, dim) Σ direction ⊗ gradient. Dense: T mixed directions, not one for each item."""
-        found = torch.bmm(known.transpose(1, 2), gradients.rows)
-        if gradients.softmax is not None:
-            mixed = gradients.softmax @ self._directions[: self.items]
-            found = torch.baddbmm(found, mixed.transpose(1, 2), gradients.queries)
-        return found
-
     def _to_adapter(self, gradients: Gradients) -> Iterator[tuple[str, Tensor]]:
         """Any adapter, through its Jacobian."""
         sizes = {name: math.prod(shape) for name, shape in self.model.layout.shapes if name.startswith(ADAPTER)}
@@ -171,42 +170,62 @@ class Tower:
         """(width, dim) the projection of text, without that of features."""
         return self.parameters.get("projection", self.model.axes)[: self._away.shape[1]]
 
-    def _to_bottleneck(self, gradients: Gradients, known: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, width, rank) for U and (n, rank, width) for D.
+    def _through_bottleneck(self, gradients: Gradients) -> Iterator[tuple[str, Tensor]]:
+        """With dz = (P g)/length − (text·g) away/length² for each entry, U gets Σ dz ⊗ φ and D gets Σ (Uᵀdz ∘ φ') ⊗ x.
 
-        With dz = (P g)/length − (text·g) away/length² for each entry, U gets Σ dz ⊗ φ and D gets Σ (Uᵀdz ∘ φ') ⊗ x.
         Neither sum forms dz: the first term goes through P after it was summed, the second has one number an entry.
+        What is multiplied with the same matrix is multiplied at once.
         """
-        up, down = self._bottleneck_rows(gradients, known[:, :, : self._away.shape[1]])
+        spec, width, dim = self.model.spec, self._away.shape[1], gradients.rows.shape[2]
+        projection, inner, up, down = self._rows_back(gradients)
+        whole = None
         if gradients.softmax is not None:
-            dense = self._bottleneck_dense(gradients.softmax, gradients.queries)
+            softmax, queries, factors, items = gradients.softmax, gradients.queries, self._factors, self.items
+            mixed = softmax @ self._ahead[:items]  # T mixed directions, not one for each item
+            projection = torch.baddbmm(projection, mixed[:, :, : projection.shape[1]].transpose(1, 2), queries)
+            inner = torch.baddbmm(inner, queries.transpose(1, 2), mixed[:, :, projection.shape[1] :])
+            back = torch.bmm(softmax.transpose(1, 2), torch.cat([queries, queries @ factors.through], dim=2))
+            whole = back[:, :, :dim]
+            dense = self._dense_back(whole, back[:, :, dim:])
             up, down = up + dense[0], down + dense[1]
-        return up, down
+        if spec.residuals:
+            yield "residuals", gradients.add_rows(whole, self.items)
+        if spec.projection:
+            yield "projection", projection
+        outer = self._projection @ inner.transpose(0, 1).flatten(1)  # (width, n · rank)
+        yield _UP, outer.view(width, len(up), -1).transpose(0, 1) - up
+        yield _DOWN, down
 
-    def _bottleneck_rows(self, gradients: Gradients, known: Tensor) -> tuple[Tensor, Tensor]:
+    def _rows_back(self, gradients: Gradients) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the sparse rows give: to the projection, to U before P, to U behind it, to D."""
         entry, rows, factors = gradients.entry, gradients.rows, self._factors
+        known, bent, dim = self._directions[entry], factors.bent[entry], rows.shape[2]
         along = (self._moved[entry] * rows).sum(2, keepdim=True)  # (n, M, 1) text · g
-        bent, stretch = factors.bent[entry], self._stretch[entry]
-        up = self._projection @ torch.bmm(rows.transpose(1, 2), factors.scaled[entry])
-        up -= torch.bmm(known.transpose(1, 2), along * self._follows[entry] * bent)
-        slid = (rows @ factors.through) * self._inverse[entry] - along * factors.along[entry]
-        slid *= factors.slope[entry]
+        slid = ((rows @ factors.through) * self._inverse[entry] - along * factors.along[entry]) * factors.slope[entry]
+        joined = torch.cat([rows, along * self._follows[entry] * bent, slid * self._stretch[entry]], dim=2)
+        back = torch.bmm(known.transpose(1, 2), joined)
+        (away, rank) = back[:, : self._away.shape[1]], bent.shape[2]
         # x = away + centre − U φ, and `known` is away over its length: one table is looked up, not two.
-        down = torch.bmm((slid * stretch).transpose(1, 2), known) + slid.sum(1)[:, :, None] * self.model.centre
-        down -= torch.bmm(slid.transpose(1, 2), bent) @ self.parameters[_UP].T
-        return up, down
+        down = away[:, :, dim + rank :].transpose(1, 2) + slid.sum(1)[:, :, None] * self.model.centre
+        down = down - torch.bmm(slid.transpose(1, 2), bent) @ self.parameters[_UP].T
+        inner = torch.bmm(rows.transpose(1, 2), factors.scaled[entry])
+        return back[:, :, :dim], inner, away[:, :, dim : dim + rank], down
 
-    def _bottleneck_dense(self, softmax: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
-        clients, items, factors = len(softmax), self.items, self._factors
-        rank = factors.bent.shape[1]
-        along = (softmax * (queries @ self._moved[:items].T)).sum(1)  # (n, item) text · g
-        up = self._projection @ torch.bmm(queries.transpose(1, 2), softmax @ factors.scaled[:items])
+    def _dense_back(self, whole: Tensor, slid: Tensor) -> tuple[Tensor, Tensor]:
+        """What gradients on all items (n, item, dim) give: to U behind P, to D. `slid` (n, item, rank) is Uᵀ P g."""
+        clients, items, rank = slid.shape
+        factors = self._factors
+        along = (whole * self._moved[:items]).sum(2)  # (n, item) text · g
         weighed = (along.T[:, :, None] * factors.bent[:items, None, :]).flatten(1)  # (item, n · rank)
-        up -= (self._bends[:items].T @ weighed).view(-1, clients, rank).transpose(0, 1)
-        slid = torch.bmm(softmax.transpose(1, 2), queries @ factors.through) * self._inverse[:items]
-        slid = (slid - along[:, :, None] * factors.along[:items]) * factors.slope[:items]
+        up = (self._bends[:items].T @ weighed).view(-1, clients, rank).transpose(0, 1)
+        slid = (slid * self._inverse[:items] - along[:, :, None] * factors.along[:items]) * factors.slope[:items]
         down = slid.transpose(1, 2).reshape(clients * rank, items) @ self.inputs.values[:items]
         return up, down.view(clients, rank, -1)
+
+    @cached_property
+    def _ahead(self) -> Tensor:
+        """(entry, width + feature + rank) directions, and φ over length."""
+        return torch.cat([self._directions, self._factors.scaled], dim=1)
 
     @cached_property
     def _moved(self) -> Tensor:

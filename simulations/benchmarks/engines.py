@@ -1,4 +1,4 @@
-"""Engines side by side on one workload: `python simulations/benchmarks/engines.py [--quick] [--adapter lora]`.
+"""Engines side by side on one workload: `python simulations/benchmarks/engines.py [--workload light]`.
 
 Every engine runs in a process of its own under GNU time, one after the other; rounds are timed from the second on. What
 peers compute is compared with a device's own round, and the run fails where they differ. pfl has an environment of its
@@ -26,7 +26,12 @@ from tables import engines_table
 from workload import WARM_UP, Size, Workload
 
 HERE = Path(__file__).parent
-SIZES = {"bottleneck": Size(), "lora": Size(adapter="lora", clients=60, cohort=12, items=200, rounds=3)}
+# The default plan; one in which, as in most published comparisons, a client has little to compute; LoRA.
+SIZES = {
+    "default": Size(),
+    "light": Size(cohort=500, items=200, dim=32, examples=16),
+    "lora": Size(adapter="lora", clients=1000, cohort=200, items=100, rounds=2),
+}
 QUICK = Size(clients=60, cohort=12, items=80, rounds=3, encoder="hash")
 QUICK_LORA = Size(clients=20, cohort=6, items=64, rounds=2, encoder="tiny", adapter="lora", dim=32)
 STEP = 2e-5  # a client and coordinate: rounding to the grid stays below, another model, clip or client does not
@@ -144,7 +149,7 @@ def main() -> None:
     """Measure, compare, write."""
     given = _arguments()
     size: Size = given.size
-    folder: Path = given.work.resolve() / f"{size.adapter}{'-quick' if given.quick else ''}"
+    folder: Path = given.work.resolve() / f"{given.workload}{'-quick' if given.quick else ''}"
     here, facts = machine(), prepared(size, folder)
     rates = Rates.measured(facts, threads=len(os.sched_getaffinity(0)))
     wanted = lambda name: not given.only or any(part in name for part in given.only)
@@ -158,7 +163,7 @@ def main() -> None:
         "machine": here, "workload": asdict(size) | facts, "rates": asdict(rates),
         "rows": [asdict(row) | {"clients a second": row.rate} for row in rows],
     }  # fmt: skip
-    _write(document, folder if given.quick else given.out, "engines-lora" if size.adapter == "lora" else "engines")
+    _write(document, folder if given.quick else given.out, "engines" if given.workload == "default" else f"engines-{given.workload}")
 
 
 def _write(document: dict[str, Any], out: Path, stem: str) -> None:
@@ -172,14 +177,14 @@ def _write(document: dict[str, Any], out: Path, stem: str) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a workload of seconds, to see that everything runs")
-    parser.add_argument("--adapter", choices=tuple(SIZES), default="bottleneck")
+    parser.add_argument("--workload", choices=tuple(SIZES), default="default")
     parser.add_argument("--only", action="append", metavar="PART", help="contenders whose name holds this; repeatable")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmarks", help="where the workload is kept")
     parser.add_argument("--pfl", type=Path, default=ROOT / "runs" / "benchmarks" / "pfl", help="pfl's environment")
     parser.add_argument("--out", type=Path, default=ROOT / "simulations" / "results")
     given = parser.parse_args()
-    quick = QUICK_LORA if given.adapter == "lora" else QUICK
-    given.size = quick if given.quick else SIZES[given.adapter]
+    quick = QUICK_LORA if given.workload == "lora" else QUICK
+    given.size = quick if given.quick else SIZES[given.workload]
     return given
 
 

@@ -44,6 +44,7 @@ class Size:
     adapter: str = "bottleneck"
     encoder: str = "minilm"
     dim: int = 64
+    examples: int = 64
 
     @classmethod
     def read(cls, folder: Path) -> Size:
@@ -59,6 +60,7 @@ class Size:
         return Plan.of({
             "name": "benchmark", "clients": self.clients, "data": data, "privacy": privacy,
             "model": {"encoder": self.encoder, "adapter": self.adapter, "dim": self.dim},
+            "training": {"examples": self.examples},
             "federation": {"rounds": self.rounds, "cohort": self.cohort},
             "evaluation": {"every": 0, "baselines": "none"},
         })  # fmt: skip
