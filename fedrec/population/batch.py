@@ -37,7 +37,7 @@ class Batch:
 
     `sizes` (client,) counts events. A mention is an event's item or its text: `owner`, `at`, `entry`, `weight`
     (mention,) are the client's position in the batch, the event's in its history, the catalogue row (or the number of
-    catalogue rows + the text's number) and the signed weight. `choice_owner`, `choice_at`, `chosen` (choice,) are
+    catalogue rows + the text's number) and the signed weight, never 0. `choice_owner`, `choice_at`, `chosen` (choice,) are
     clients, positions and rows of first choices. All are ordered by client, then by event, an item before its text.
     """
 
@@ -63,6 +63,7 @@ class Batch:
         entry = np.concatenate([item[with_item], items + _numbered(people, rows[with_text], words)])
         weights = np.concatenate([weight[with_item], weight[with_text] * beside])
         order = np.argsort(event, kind="stable")
+        order = order[weights[order] != 0]  # what weighs nothing need not pass the tower
         event = event[order]
         first = _first(owner, np.where(_CHOOSES[flat.kinds[rows]], item, NO_ITEM), items)
         sizes = np.bincount(owner, minlength=len(people))

@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 SIZES = {
     "default": Size(),
     "light": Size(cohort=500, items=200, dim=32, examples=16),
-    "lora": Size(adapter="lora", clients=1000, cohort=200, items=100, rounds=2),
+    "lora": Size(adapter="lora", cohort=200, items=100, rounds=2, text=0.0),
 }
 QUICK = Size(clients=60, cohort=12, items=80, rounds=3, encoder="hash")
 QUICK_LORA = Size(clients=20, cohort=6, items=64, rounds=2, encoder="tiny", adapter="lora", dim=32)

@@ -45,6 +45,7 @@ class Size:
     encoder: str = "minilm"
     dim: int = 64
     examples: int = 64
+    text: float = 1.0
 
     @classmethod
     def read(cls, folder: Path) -> Size:
@@ -61,6 +62,7 @@ class Size:
             "name": "benchmark", "clients": self.clients, "data": data, "privacy": privacy,
             "model": {"encoder": self.encoder, "adapter": self.adapter, "dim": self.dim},
             "training": {"examples": self.examples},
+            "profile": {"text": 0.5 * self.text, "search": self.text},
             "federation": {"rounds": self.rounds, "cohort": self.cohort},
             "evaluation": {"every": 0, "baselines": "none"},
         })  # fmt: skip
