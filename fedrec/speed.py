@@ -23,8 +23,8 @@ class Speed:
     """Engine, device and working memory; equal plans give equal results up to floating-point tolerance.
 
     `memory` is what one chunk of a stacked cohort may take, in MiB, beside the model and the shared tables. `threads`
-    chunks are worked on side by side: 0 stands for as many as torch has threads, one a core. `nodes` shards run on the Ray cluster at
-    `address`; 0 and "" stand for as many as there is room for, on this machine alone.
+    chunks are worked on side by side: 0 stands for as many as torch has threads, one a core. `nodes` shards run on the
+    Ray cluster at `address`; 0 and "" stand for as many as there is room for, on this machine alone.
     """
 
     engine: Engine = Engine.STACKED

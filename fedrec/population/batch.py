@@ -37,8 +37,8 @@ class Batch:
 
     `sizes` (client,) counts events. A mention is an event's item or its text: `owner`, `at`, `entry`, `weight`
     (mention,) are the client's position in the batch, the event's in its history, the catalogue row (or the number of
-    catalogue rows + the text's number) and the signed weight, never 0. `choice_owner`, `choice_at`, `chosen` (choice,) are
-    clients, positions and rows of first choices. All are ordered by client, then by event, an item before its text.
+    catalogue rows + the text's number) and the signed weight, never 0. `choice_owner`, `choice_at`, `chosen` (choice,)
+    are clients, positions and rows of first choices. All are ordered by client, then by event, an item before its text.
     """
 
     sizes: Ints

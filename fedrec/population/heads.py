@@ -136,7 +136,8 @@ class Heads:
     def lengths(self, slope: Slope) -> Tensor:
         """(n,) the length of each client's gradient on the shared vector, which is never written down as a whole."""
         lengths = [torch.linalg.vector_norm(part, dim=tuple(range(1, part.dim()))) for _, part in self.parts(slope)]
-        return torch.linalg.vector_norm(torch.stack(lengths), dim=0)
+        whole: Tensor = torch.linalg.vector_norm(torch.stack(lengths), dim=0)
+        return whole
 
     def _whole(self, laid: Laid, queries: Tensor) -> _Scored:
         """Every item that is open and not yet seen is a rival."""

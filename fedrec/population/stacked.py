@@ -6,6 +6,7 @@ Updates agree to floating-point tolerance; from there on, what crosses is the sa
 from __future__ import annotations
 
 from collections import Counter
+from functools import reduce
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from fedrec.speed import Speed
 
 Ints = NDArray[np.int64]
 
+SLAB = 1 << 14  # clients whose histories are in memory at once: a cohort may be everybody
+
 
 class Stacked:
     """Devices of a `fleet`, many at a time. What `take_part` returns is the sum of what they would send.
@@ -38,6 +41,10 @@ class Stacked:
 
     def take_part(self, turn: Turn, shared: NDArray[np.float32], clients: Ints) -> Partial:
         """The sum of what `clients` send in a round, and how many stayed out for what reason; embeddings are kept."""
+        some = np.split(clients, range(SLAB, len(clients), SLAB))
+        return reduce(_joined, (self._some(turn, shared, slab) for slab in some))
+
+    def _some(self, turn: Turn, shared: NDArray[np.float32], clients: Ints) -> Partial:
         privacy = self.fleet.task.privacy
         if privacy is None:
             return self._in_the_open(self.updates.cohort(turn.number, clients), shared)
@@ -130,6 +137,11 @@ class Stacked:
     def _width(self, turn: Turn) -> int:
         privacy, width = self.fleet.task.privacy, self.fleet.task.learner.width(turn.number)
         return privacy.crossing(turn.number, turn.clip).width(width) if privacy else width
+
+
+def _joined(one: Partial, other: Partial) -> Partial:
+    summed = Summed(one.summed.total + other.summed.total, one.summed.count + other.summed.count)
+    return Partial(summed, one.refused + other.refused)
 
 
 def _finite(chunk: Chunk) -> tuple[NDArray[np.float64], int]:

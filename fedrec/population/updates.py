@@ -1,7 +1,7 @@
 """What virtual devices make in a round, many at a time: statistics, updates, or gradients that are only to be summed.
 
-Every number agrees with the loop over devices to floating-point tolerance. Memory is bounded by chunks of the cohort,
-not by the cohort or the population.
+Every number agrees with the loop over devices to floating-point tolerance. Memory is bounded by chunks of the clients
+that are worked on, beside their histories.
 """
 
 from __future__ import annotations

@@ -163,7 +163,8 @@ def main() -> None:
         "machine": here, "workload": asdict(size) | facts, "rates": asdict(rates),
         "rows": [asdict(row) | {"clients a second": row.rate} for row in rows],
     }  # fmt: skip
-    _write(document, folder if given.quick else given.out, "engines" if given.workload == "default" else f"engines-{given.workload}")
+    stem = "engines" if given.workload == "default" else f"engines-{given.workload}"
+    _write(document, folder if given.quick else given.out, stem)
 
 
 def _write(document: dict[str, Any], out: Path, stem: str) -> None:

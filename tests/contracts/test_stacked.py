@@ -12,6 +12,7 @@ import pytest
 from fedrec.device.history import Event, Kind
 from fedrec.population import heads as heads_module
 from fedrec.population import rivals
+from fedrec.population import stacked as stacked_module
 from fedrec.population import updates as updates_module
 from fedrec.population.engines import spending_of
 from fedrec.population.source import Population
@@ -183,6 +184,19 @@ def test_a_sum_depends_on_chunks_by_rounding_only_and_not_on_threads_at_all(tmp_
         pair.stacked.updates.speed = Speed(memory=1, threads=threads)
         again = pair.stacked.take_part(Turn(1), pair.shared(), COHORT).summed.total
         np.testing.assert_array_equal(again, small)
+
+
+@pytest.mark.parametrize("mode", ["none", "user-central", "layered"])
+def test_a_cohort_may_be_everybody(tmp_path, monkeypatch, mode):
+    """So it is worked on in slabs; a slab's sum is added to the others'."""
+    pair = Pair.of(tmp_path, MODES[mode])
+    monkeypatch.setattr(stacked_module, "SLAB", 7)
+    rows, partial = pair.sent(1)
+    agree(pair, 1, rows, partial)
+    seen = []
+    monkeypatch.setattr(Stacked, "_some", lambda self, turn, shared, clients: seen.append(len(clients)) or partial)
+    pair.stacked.take_part(Turn(1), pair.shared(), COHORT)
+    assert seen == [7, 7, 6]
 
 
 def test_clipping_by_norms_alone_is_clipping(tmp_path):
