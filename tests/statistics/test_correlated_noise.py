@@ -43,7 +43,7 @@ def test_a_forgotten_row_is_found_out():
 
 
 def test_too_little_noise_is_found_out():
-    assert p_values(drawn() * np.sqrt(0.98))[0] < FALSE_ALARM
+    assert p_values(drawn() * np.sqrt(0.96))[0] < FALSE_ALARM
 
 
 def test_coordinates_know_nothing_of_each_other():
