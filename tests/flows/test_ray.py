@@ -167,7 +167,7 @@ def test_private_sums_are_the_same_but_for_a_step_of_the_grid_however_people_are
     one, three = kept(tmp_path / "1"), kept(tmp_path / "3")
     for name in one:
         np.testing.assert_allclose(one[name], three[name], rtol=1e-4, atol=1e-5 * np.abs(one[name]).max(), err_msg=name)
-    assert charged(tmp_path / "1") == charged(tmp_path / "3")
+    assert [entry[:3] for entry in charged(tmp_path / "1")] == [entry[:3] for entry in charged(tmp_path / "3")]
 
 
 def test_a_killed_worker_costs_its_users_a_round_and_the_ledger_nothing_more(machines, tmp_path, caplog):
