@@ -125,10 +125,7 @@ class Fleet:
         """The first `cut` events of a client, in the forms that training takes."""
         key = (client, cut)
         if key not in self._holdings:
-            while len(self._holdings) >= _HELD:
-                del self._holdings[next(iter(self._holdings))]
-            history = self.world.population[client].before(cut)
-            self._holdings[key] = Holding(history, self.task.plan.profile, self.tower)
+            self._hold(key, self.world.population[client])
         return self._holdings[key]
 
     def events(self, client: int, cut: int) -> Events:
@@ -148,6 +145,7 @@ class Fleet:
     ) -> NDArray[np.float32]:
         """(client, item) what each of `clients` would rank with, given its own `embeddings` (client, dim)."""
         model = self.task.model
+        self._fetch(list(zip(clients.tolist(), cuts, strict=True)))
         with torch.no_grad():
             parameters = model.layout.views(torch.from_numpy(shared))
             table = model.item_vectors(parameters)
@@ -162,6 +160,18 @@ class Fleet:
     def bank(self) -> TowerInputs:
         """What the frozen tower makes of every distinct private text, in the order of their numbers."""
         return self.task.model.adapter.prepare(list(self.world.words))
+
+    def _fetch(self, keys: list[tuple[int, int]]) -> None:
+        """Hold what many will be asked for, in one visit to the people: on disk each visit opens a file."""
+        wanted = [key for key in keys if key not in self._holdings]
+        people = self.world.population.take(np.array([client for client, _ in wanted], np.int64))
+        for key, history in zip(wanted, people, strict=True):
+            self._hold(key, history)
+
+    def _hold(self, key: tuple[int, int], history: History) -> None:
+        while len(self._holdings) >= _HELD:
+            del self._holdings[next(iter(self._holdings))]
+        self._holdings[key] = Holding(history.before(key[1]), self.task.plan.profile, self.tower)
 
     def coins(self, client: int, number: int) -> np.random.Generator:
         """What a device draws its examples and rivals from; never noise of a promise."""
