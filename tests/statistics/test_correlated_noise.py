@@ -53,7 +53,7 @@ def test_coordinates_know_nothing_of_each_other():
 
 
 def test_sums_over_rounds_are_as_quiet_as_promised():
-    """The mean square of all prefixes: within 2 % of σ²·prefix_error², far below independent noise of that σ."""
+    """The mean square of all prefixes: within 4 % of σ²·prefix_error², far below independent noise of that σ."""
     mean = (drawn().cumsum(axis=0) ** 2).mean()
-    assert mean == pytest.approx((SIGMA * prefix_error(ROUNDS, BANDS)) ** 2, rel=0.02)
+    assert mean == pytest.approx((SIGMA * prefix_error(ROUNDS, BANDS)) ** 2, rel=0.04)
     assert mean < 0.6 * SIGMA**2 * (ROUNDS + 1) / 2
