@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -22,12 +23,12 @@ class Layout:
 
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Length of the vector."""
         return sum(math.prod(shape) for _, shape in self.shapes)
 
-    @property
+    @cached_property
     def slices(self) -> dict[str, slice]:
         """Where each parameter lies in the vector."""
         ends = list(itertools.accumulate(math.prod(shape) for _, shape in self.shapes))

@@ -112,8 +112,3 @@ class TowerJacobian:
             return inputs
         width = max(1, int(inputs.mask.sum(dim=1).max()))
         return TowerInputs(inputs.values[:, :width], inputs.mask[:, :width])
-
-
-def pull(model: Model, parameters: Parameters, inputs: TowerInputs, gradients: Tensor) -> Tensor:
-    """`TowerJacobian.pull` for clients that are alone with these parameters."""
-    return TowerJacobian(model, parameters, inputs, clients=len(gradients), room=0).pull(gradients)

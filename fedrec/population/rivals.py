@@ -7,11 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from fedrec.population.batch import Laid
+from fedrec.device.training import LocalTraining
+from fedrec.population.batch import Batch, Laid, lay
+
+Ints = NDArray[np.int64]
 
 NEVER = -1e9  # the score of what is no rival
 
@@ -32,6 +36,20 @@ class Drawn(NamedTuple):
     def to(self, device: torch.device) -> Drawn:
         """The same on `device`."""
         return Drawn(self.rows.to(device), self.real.to(device))
+
+
+def draw(training: LocalTraining, batch: Batch, coins: Sequence[Generator]) -> tuple[Laid, Drawn | None]:
+    """The examples and rivals that each client draws, as it would draw them by itself; who takes no step draws none."""
+    draws = [_draw(training, batch.usable(place), each) for place, each in enumerate(coins)]
+    laid = lay(batch, [picked for picked, _ in draws])
+    return laid, Drawn.of([rivals for _, rivals in draws]) if training.spec.negatives else None
+
+
+def _draw(training: LocalTraining, usable: Ints, coins: Generator) -> tuple[Ints, Ints]:
+    if not len(usable):
+        return usable, usable
+    picked, rivals = training.draw(usable, coins)
+    return picked, usable[:0] if rivals is None else rivals
 
 
 def barred(laid: Laid, shut: Tensor, *, hide_seen: bool) -> Tensor:

@@ -22,9 +22,9 @@ from torch.nn import functional
 from fedrec.device.training import LocalTraining
 from fedrec.model.ranking import Model, Parameters
 from fedrec.model.trunk import Top
-from fedrec.population.batch import Batch, Laid, decayed, event_vectors, lay
+from fedrec.population.batch import Batch, Laid, decayed, event_vectors
 from fedrec.population.heads import Heads
-from fedrec.population.rivals import NEVER, Drawn, barred_among
+from fedrec.population.rivals import NEVER, Drawn, barred_among, draw
 from fedrec.population.towers import Towers, pick
 from fedrec.spec import TrainingSpec
 
@@ -93,11 +93,8 @@ class _Steps:
 
     def _draw(self) -> tuple[Laid, Drawn | None]:
         device = self.heads.tower.shared.device
-        usable = map(self.batch.usable, range(len(self.batch)))
-        draws = [self.training.draw(choices, coins) for choices, coins in zip(usable, self.coins, strict=True)]
-        rivals = [drawn for _, drawn in draws if drawn is not None]
-        laid = lay(self.batch, [picked for picked, _ in draws]).to(device)
-        return laid, Drawn.of(rivals).to(device) if rivals else None
+        laid, drawn = draw(self.training, self.batch, self.coins)
+        return laid.to(device), drawn.to(device) if drawn else None
 
     def _first_slope(self, mine: Tensor, own: Tensor, laid: Laid, drawn: Drawn | None) -> tuple[Tensor, Tensor]:
         slope = self.heads.slope(laid, own, drawn)

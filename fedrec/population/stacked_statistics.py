@@ -6,7 +6,7 @@ popularity to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from fedrec.errors import RunError
 from fedrec.model.adapter import TowerInputs
 from fedrec.model.warm_estimates import triangle
 from fedrec.model.warmstart import WarmStart
-from fedrec.population.batch import Batch, Laid, choosing, chunked, decayed, event_vectors, lay_flat
+from fedrec.population.batch import Batch, Laid, choosing, decayed, event_vectors, lay_flat
 from fedrec.population.source import Population
 from fedrec.privacy.clipping import clip_to_grid
 from fedrec.privacy.interaction import InteractionTerms, noisy_mean
@@ -54,11 +54,6 @@ class StackedStatistics:
         decays, dim = len(self.warm.model.spec.decays), self.table.shape[1]
         views = decays * examples * (events + 4 * dim) + 3 * events * dim if self._looks else 0
         return 4 * clients * (views + self.warm.size)
-
-    def chunks(self, batch: Batch, limit: int) -> Iterator[tuple[Ints, Rows]]:
-        """Clients and their rows, in pieces of `limit` bytes; every client of the batch is in one."""
-        for clients in chunked(batch, batch.usable_counts, self.budget, limit):
-            yield clients, self.rows(batch.pick(clients))
 
     def rows(self, batch: Batch) -> Rows:
         """(client, warm.size) statistics, not yet clipped; zeros for someone without a choice."""

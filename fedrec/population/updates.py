@@ -14,16 +14,15 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fedrec.errors import RunError
 from fedrec.model.devices import usable_device
 from fedrec.model.ranking import Model
-from fedrec.population.batch import Batch, Laid, chunked, lay, lay_flat
+from fedrec.population.batch import Batch, Laid, chunked, lay_flat
 from fedrec.population.heads import Heads, Part, Slope, Whole
-from fedrec.population.rivals import Drawn
+from fedrec.population.rivals import Drawn, draw
 from fedrec.population.several import bytes_per_client, several_steps
 from fedrec.population.source import Population
 from fedrec.population.stacked_statistics import StackedStatistics, protected_rows
@@ -244,19 +243,9 @@ class Updates:
         spec = self.fleet.task.plan.training
         if not spec.negatives and part.usable_counts.max(initial=0) <= spec.examples:
             return lay_flat(part, part.all_usable).to(self._device), None  # everyone takes all: nothing is drawn
-        picked, rivals = [], []
-        for place, client in enumerate(cohort.clients[places]):
-            choices, drawn = self._draw(part.usable(place), self.fleet.coins(int(client), cohort.number))
-            picked.append(choices)
-            rivals.append(drawn)
-        laid = lay(part, picked).to(self._device)
-        return laid, Drawn.of(rivals).to(self._device) if spec.negatives else None
-
-    def _draw(self, usable: Ints, coins: Generator) -> tuple[Ints, Ints]:
-        if not len(usable):
-            return usable, usable  # it takes no step
-        picked, rivals = self.fleet.rounds.open.draw(usable, coins)
-        return picked, usable[:0] if rivals is None else rivals
+        coins = [self.fleet.coins(int(client), cohort.number) for client in cohort.clients[places]]
+        laid, drawn = draw(self.fleet.rounds.open, part, coins)
+        return laid.to(self._device), drawn.to(self._device) if drawn else None
 
 
 def _narrowed(batch: Batch, items: int) -> tuple[Batch, Tensor]:

@@ -13,7 +13,6 @@ from fedrec.device.history import Event, Kind
 from fedrec.population import heads as heads_module
 from fedrec.population import rivals
 from fedrec.population import stacked as stacked_module
-from fedrec.population import updates as updates_module
 from fedrec.population.engines import spending_of
 from fedrec.population.source import Population
 from fedrec.population.stacked import Stacked
@@ -259,16 +258,16 @@ def _everyone_weighs_alike(laid):
     return laid.real / laid.real.shape[1]
 
 
-def _everyone_takes_all(self, usable, coins):
+def _everyone_takes_all(training, usable, coins):
     return usable, usable[:0]
 
 
 MUTANTS = {
     "a seen item stays a rival": ("none", rivals, "_seen", _seen_too_late),
     "sums instead of means": ("none", heads_module, "_shares", _everyone_weighs_alike),
-    "examples are not drawn": ("none", updates_module.Updates, "_draw", _everyone_takes_all),
+    "examples are not drawn": ("none", rivals, "_draw", _everyone_takes_all),
     "a seen item stays a rival, clipped": ("user-central", rivals, "_seen", _seen_too_late),
-    "examples are not drawn, clipped": ("user-central", updates_module.Updates, "_draw", _everyone_takes_all),
+    "examples are not drawn, clipped": ("user-central", rivals, "_draw", _everyone_takes_all),
 }
 
 

@@ -16,7 +16,7 @@ from fedrec.model.encoder import open_encoder
 from fedrec.model.ranking import Model
 from fedrec.model.warm_shares import ALONE, Shares
 from fedrec.model.warmstart import WarmStart
-from fedrec.population.batch import Batch, choosing
+from fedrec.population.batch import Batch, choosing, chunked
 from fedrec.population.source import Population
 from fedrec.population.stacked_statistics import StackedStatistics, lone_rows, protected_rows
 from fedrec.privacy.interaction import Blocks
@@ -92,9 +92,10 @@ def test_chunks_of_any_size_give_the_same_rows():
     counts, rows = set(), stacked(WarmStart(MODEL, FULL)).rows(BATCH)
     for limit in (1, 10**5, 10**9):
         found = np.full_like(rows, np.nan)
-        chunks = list(stacked(WarmStart(MODEL, FULL)).chunks(BATCH, limit))
-        for clients, part in chunks:
-            found[clients] = part
+        made = stacked(WarmStart(MODEL, FULL))
+        chunks = list(chunked(BATCH, BATCH.usable_counts, made.budget, limit))
+        for clients in chunks:
+            found[clients] = made.rows(BATCH.pick(clients))
         np.testing.assert_allclose(found, rows, rtol=0, atol=1e-6)
         counts.add(len(chunks))
     assert len(counts) == 3 and max(counts) == len(PEOPLE)
