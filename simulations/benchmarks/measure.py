@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import re
@@ -107,3 +108,13 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "absent"
+
+
+def over_people(description: str | None) -> argparse.Namespace:
+    """The options of benchmarks over people on disk."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--people", type=Path, help="what `fedrec data shard` wrote, instead of making it")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmarks")
+    parser.add_argument("--out", type=Path, default=ROOT / "simulations" / "results")
+    return parser.parse_args()

