@@ -105,11 +105,17 @@ class LocalTraining:
 
     def draw(self, usable: NDArray[np.int64], rng: Generator) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
         """The examples of a step, some of the `usable` choices, and public rivals; None for the whole catalogue."""
+        if not self.chooses(len(usable)):
+            return usable, None
         picked = np.sort(rng.choice(usable, min(self.spec.examples, len(usable)), replace=False))
         if not self.spec.negatives:
             return picked, None
         # From the whole catalogue, whatever this person chose: held-out items are drawn like any other.
         return picked, np.unique(self._open[rng.integers(len(self._open), size=self.spec.negatives)])
+
+    def chooses(self, usable: int) -> bool:
+        """Whether a step draws anything for someone with so many usable choices: not if all of everything is taken."""
+        return self.spec.negatives > 0 or usable > self.spec.examples
 
 
 def trainable(events: Events) -> NDArray[np.int64]:

@@ -38,48 +38,37 @@ class Accounts:
         _bind(folder / "terms.json", terms)
         self._words = Mapped(folder / "accounts.npy", (clients, len(terms.spans)), np.dtype(np.int64))
 
-    def reserve(self, clients: Clients, number: int) -> None:
-        """Spend one participation of each of `clients`, before they train for round `number`.
+    def enter(self, clients: Clients, number: int) -> dict[int, BudgetExceeded]:
+        """Spend one participation of each of `clients` that may come, before they train for round `number`.
 
-        The last round again costs nothing. Refuses P10 beyond what was agreed, for the first of them that may not
-        come, before anything is counted. No refusal depends on data.
+        The last round again costs nothing. Who may not come is not counted: by position, each with the P10 that its
+        ledger would raise. No refusal depends on data.
         """
-        if refusals := self.refusals(clients, number):
-            raise refusals[min(refusals)]
-        if not len(clients):
-            return
-        words, places = self._distinct(clients)
-        span = self.terms.spans.index(self.terms.span(number))
-        after = [self._after(row, number).used[span] << 32 | number for row in words]
-        self._words.array[clients, span] = np.array(after, np.int64)[places]
-        self._words.drop()
-
-    def refusals(self, clients: Clients, number: int) -> dict[int, BudgetExceeded]:
-        """Which of `clients`, by position, may not come in round `number`, each with what `reserve` would raise.
-
-        Counts nothing.
-        """
-        words, places = self._distinct(clients)
-        found: dict[int, BudgetExceeded] = {}
-        for place, row in enumerate(words):
+        rows, places = self._distinct(clients, number)
+        after, refusals = np.zeros(len(rows), np.int64), dict[int, BudgetExceeded]()
+        for kind, row in enumerate(rows):
             try:
-                self._after(row, number)
+                after[kind] = self._after(row, number)
             except BudgetExceeded as refusal:
-                found |= dict.fromkeys(np.flatnonzero(places == place).tolist(), refusal)
-        return found
+                refusals |= dict.fromkeys(np.flatnonzero(places == kind).tolist(), refusal)
+        if len(refusals) < len(clients):
+            staying = np.delete(np.arange(len(clients)), list(refusals))
+            span = self.terms.spans.index(self.terms.span(number))
+            self._words.array[clients[staying], span] = after[places[staying]]
+        self._words.drop()
+        return refusals
 
     def seat(self, client: int) -> Seat:
         """Where one device stands."""
         return self._seat(self._words.array[client].tolist())
 
-    def _after(self, words: Sequence[int], number: int) -> Seat:
-        """The seat after round `number` is reserved; refuses P10."""
+    def _after(self, words: Sequence[int], number: int) -> int:
+        """The word of round `number`'s span once the round is reserved; refuses P10."""
         seat = self._seat(words)
-        if seat.awaits(number):
-            return seat
-        after, task = reserved(seat, number), self.terms.task
-        Standing(seats={task: after}).check(task, self.lifetime)
-        return after
+        if not seat.awaits(number):
+            seat, task = reserved(seat, number), self.terms.task
+            Standing(seats={task: seat}).check(task, self.lifetime)
+        return seat.used[self.terms.spans.index(self.terms.span(number))] << 32 | number
 
     def _seat(self, words: Sequence[int]) -> Seat:
         used = tuple(word >> 32 for word in words)
@@ -87,10 +76,14 @@ class Accounts:
         costs = (span.charge.times(count) for span, count in zip(self.terms.spans, used, strict=True))
         return Seat(terms=self.terms, used=used, last=last, spent=sum(costs, Charge()))
 
-    def _distinct(self, clients: Clients) -> tuple[list[list[int]], NDArray[np.intp]]:
-        """The distinct rows of words among `clients`, few however many come, and which of them each client has."""
+    def _distinct(self, clients: Clients, number: int) -> tuple[list[list[int]], NDArray[np.intp]]:
+        """The rows of words among `clients` that round `number` tells apart, and which of them each client has.
+
+        They are few however many come: a last round too long ago to be in the way counts as none.
+        """
         words = self._words.array[clients]
-        self._words.drop()
+        free = number - (words & _LAST) >= max(span.separation for span in self.terms.spans)
+        words = np.where(free, words >> 32 << 32, words)
         places = np.zeros(len(clients), np.intp)
         for column in words.T:  # faster than sorting whole rows
             _, codes = np.unique(column, return_inverse=True)

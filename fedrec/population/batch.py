@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from fedrec.device.history import NO_ITEM, History, Kind
 from fedrec.device.profile import signed_weights
@@ -23,7 +24,7 @@ from fedrec.population.source import Population
 from fedrec.spec import ProfileSpec
 
 Ints = NDArray[np.int64]
-Budget = Callable[[int, int, int], int]  # clients, examples, events → bytes
+Budget = Callable[[int, int, int], int]  # clients, examples, mentions → bytes
 _T = TypeVar("_T", bound=np.generic)
 
 _CHOOSES = np.array([kind.chooses for kind in Kind])
@@ -35,13 +36,14 @@ _FEW = 8  # clients that a chunk may pad as it likes: below it, a chunk's own co
 class Batch:
     """Several clients' histories, flat and without padding. Never leaves the devices that it stands for.
 
-    `sizes` (client,) counts events. A mention is an event's item or its text: `owner`, `at`, `entry`, `weight`
-    (mention,) are the client's position in the batch, the event's in its history, the catalogue row (or the number of
-    catalogue rows + the text's number) and the signed weight, never 0. `choice_owner`, `choice_at`, `chosen` (choice,)
-    are clients, positions and rows of first choices. All are ordered by client, then by event, an item before its text.
+    A mention is an event's item or its text: `owner`, `at`, `entry`, `weight` (mention,) are the client's position in
+    the batch, the event's in its history, the catalogue row (or the number of catalogue rows + the text's number) and
+    the signed weight, never 0. They are ordered by client, items before texts, then by event; the last `texts[j]` of
+    client j are texts. `choice_owner`, `choice_at`, `chosen` (choice,) are clients, positions and rows of first
+    choices, by client, then by event.
     """
 
-    sizes: Ints
+    texts: Ints
     owner: Ints
     at: Ints
     entry: Ints
@@ -62,17 +64,15 @@ class Batch:
         event = np.concatenate([with_item, with_text])
         entry = np.concatenate([item[with_item], items + _numbered(people, rows[with_text], words)])
         weights = np.concatenate([weight[with_item], weight[with_text] * beside])
-        order = np.argsort(event, kind="stable")
+        order = np.argsort(owner[event], kind="stable")
         order = order[weights[order] != 0]  # what weighs nothing need not pass the tower
-        event = event[order]
+        event, entry = event[order], entry[order]
         first = _first(owner, np.where(_CHOOSES[flat.kinds[rows]], item, NO_ITEM), items)
-        sizes = np.bincount(owner, minlength=len(people))
-        return cls(
-            sizes, owner[event], at[event], entry[order], weights[order], owner[first], at[first], item[first]
-        )  # fmt: skip
+        texts = np.bincount(owner[event[entry >= items]], minlength=len(people))
+        return cls(texts, owner[event], at[event], entry, weights[order], owner[first], at[first], item[first])
 
     def __len__(self) -> int:
-        return len(self.sizes)
+        return len(self.texts)
 
     def __repr__(self) -> str:
         return f"Batch({len(self)} clients, contents withheld)"
@@ -83,18 +83,13 @@ class Batch:
         choices, chose = _slices(self.choice_starts, clients)
         new = np.arange(len(clients))
         return Batch(
-            self.sizes[clients], np.repeat(new, mentioned), self.at[mentions], self.entry[mentions],
+            self.texts[clients], np.repeat(new, mentioned), self.at[mentions], self.entry[mentions],
             self.weight[mentions], np.repeat(new, chose), self.choice_at[choices], self.chosen[choices],
         )  # fmt: skip
 
-    def usable(self, client: int) -> Ints:
-        """Which of a client's choices have an event before them: positions among its choices."""
-        start, stop = self.choice_starts[client : client + 2]
-        return np.flatnonzero(self.choice_at[start:stop] > 0)
-
     @cached_property
     def all_usable(self) -> Ints:
-        """The same of all clients: places among the batch's choices, in order."""
+        """Which choices have an event before them: places among the batch's choices, in order."""
         return np.flatnonzero(self.choice_at > 0)
 
     @cached_property
@@ -108,6 +103,11 @@ class Batch:
         return np.searchsorted(self.owner, np.arange(len(self) + 1))
 
     @cached_property
+    def mentions(self) -> Ints:
+        """(client,) how many mentions each has."""
+        return np.diff(self.mention_starts)
+
+    @cached_property
     def choice_starts(self) -> Ints:
         """(client + 1,) where each client's choices start."""
         return np.searchsorted(self.choice_owner, np.arange(len(self) + 1))
@@ -117,15 +117,15 @@ class Batch:
 class Laid:
     """A chunk of clients as padded tensors (n client, T example, M mention, C choice). What is padded is 0 or False.
 
-    `entry`, `at`, `weight` (n, M) are mentions; no client has more than `events` events. `cuts`, `targets`, `real`
-    (n, T) are examples: the events before a choice, the row chosen, and whether it is one. `choice_at`, `chosen`,
-    `chose` (n, C) are all first choices: position, row, and whether it is one.
+    `entry`, `at`, `weight` (n, M) are mentions: of items in the first `listed` columns, of texts in the others. `cuts`,
+    `targets`, `real` (n, T) are examples: the events before a choice, the row chosen, and whether it is one.
+    `choice_at`, `chosen`, `chose` (n, C) are all first choices: position, row, and whether it is one.
     """
 
     entry: Tensor
     at: Tensor
     weight: Tensor
-    events: int
+    listed: int
     cuts: Tensor
     targets: Tensor
     real: Tensor
@@ -141,70 +141,59 @@ class Laid:
 
     def to(self, device: torch.device | str) -> Laid:
         """The same on another device."""
-        moved = {field.name: getattr(self, field.name).to(device) for field in fields(self) if field.name != "events"}
-        return Laid(events=self.events, **moved)
+        moved = {field.name: getattr(self, field.name).to(device) for field in fields(self) if field.name != "listed"}
+        return Laid(listed=self.listed, **moved)
 
 
-def lay(batch: Batch, picked: Sequence[Ints]) -> Laid:
-    """A chunk whose examples are `picked[j]`, positions among client j's choices."""
-    counts = np.fromiter(map(len, picked), np.int64, len(picked))
-    places = np.concatenate([np.zeros(0, np.int64), *picked]) + np.repeat(batch.choice_starts[:-1], counts)
-    return lay_flat(batch, places)
-
-
-def lay_flat(batch: Batch, places: Ints) -> Laid:
+def lay(batch: Batch, places: Ints) -> Laid:
     """A chunk whose examples are `places` among the batch's choices, ordered by client (`batch.all_usable`, say)."""
     of_examples = np.bincount(batch.choice_owner[places], minlength=len(batch))
-    of_mentions, of_choices = np.diff(batch.mention_starts), np.diff(batch.choice_starts)
-    entry, _ = _padded(batch.entry, of_mentions)
-    at, _ = _padded(batch.at, of_mentions)
-    weight, _ = _padded(batch.weight, of_mentions)
-    cuts, real = _padded(batch.choice_at[places], of_examples)
-    targets, _ = _padded(batch.chosen[places], of_examples)
-    choice_at, chose = _padded(batch.choice_at, of_choices)
-    chosen, _ = _padded(batch.chosen, of_choices)
-    events = int(batch.sizes.max(initial=0))
-    return Laid(entry, at, weight, events, cuts, targets, real, choice_at, chosen, chose)
+    items, of_choices = _filled(batch.mentions - batch.texts), np.diff(batch.choice_starts)
+    mentions = np.concatenate([items, _filled(batch.texts)], axis=1)
+    examples, choices = _filled(of_examples), _filled(of_choices)
+    return Laid(
+        _padded(batch.entry, mentions), _padded(batch.at, mentions), _padded(batch.weight, mentions), items.shape[1],
+        _padded(batch.choice_at[places], examples), _padded(batch.chosen[places], examples), torch.from_numpy(examples),
+        _padded(batch.choice_at, choices), _padded(batch.chosen, choices), torch.from_numpy(choices),
+    )  # fmt: skip
 
 
-def event_vectors(laid: Laid, table: Tensor) -> Tensor:
-    """(n, E, dim) the sum of what each event mentions, weighted; `table` (entry, dim) holds items, then texts."""
-    mentioned = table[laid.entry.flatten()] * laid.weight.view(-1, 1)
-    first = torch.arange(len(laid), device=table.device)[:, None] * laid.events
-    flat = mentioned.new_zeros(len(laid) * laid.events, table.shape[1])
-    # Along the first dimension, with whole rows: twice as fast as a scatter within each client.
-    return flat.index_add_(0, (first + laid.at).flatten(), mentioned).view(len(laid), laid.events, table.shape[1])
+def recency(laid: Laid, decays: Sequence[float]) -> Tensor:
+    """(n, decay, T, M) what each mention weighs before each cut: its own weight, decayed once for every event since."""
+    age = laid.cuts[:, :, None] - 1 - laid.at[:, None]
+    latest = int(laid.cuts.max()) if laid.cuts.numel() else 0
+    age = torch.where(age < 0, latest, age)  # what is still to come weighs nothing
+    weights = laid.weight.new_empty(len(laid), len(decays), *age.shape[1:])
+    ages = torch.arange(latest, device=age.device, dtype=weights.dtype)
+    for place, decay in enumerate(decays):
+        # 0⁰ = 1 in torch, which is what decay 0 needs.
+        powers = functional.pad(ages.new_tensor(decay) ** ages, (0, 1))
+        torch.mul(powers[age], laid.weight[:, None], out=weights[:, place])
+    return weights
 
 
 def decayed(laid: Laid, vectors: Tensor, decays: Sequence[float]) -> Tensor:
-    """(n, decay, T, dim) decayed sums of the events before each cut, not yet of length 1, of `vectors` (n, E, dim)."""
-    ages = torch.arange(laid.events, device=vectors.device, dtype=vectors.dtype)
-    # 0⁰ = 1 in torch, which is what decay 0 needs.
-    powers = torch.stack([decay**ages for decay in map(ages.new_tensor, decays)])
-    # A window that slides over powers backwards and zeros: at cut c it shows c powers, then events still to come.
-    line = torch.cat([powers.flip(1), torch.zeros_like(powers)], dim=1)
-    windows = line.unfold(1, laid.events, 1).flip(1)
-    weights = windows[:, laid.cuts].movedim(0, 1).flatten(1, 2)
-    sums: Tensor = weights @ vectors
-    return sums.view(len(laid), len(decays), laid.cuts.shape[1], vectors.shape[2])
+    """(n, decay, T, dim) decayed sums before each cut of what was mentioned, `vectors` (n, M, dim); not of length 1."""
+    weights = recency(laid, decays)
+    return (weights.flatten(1, 2) @ vectors).view(*weights.shape[:3], vectors.shape[2])
 
 
 def chunked(batch: Batch, examples: Ints, budget: Budget, limit: int) -> Iterator[Ints]:
-    """Chunks of clients of like size, each client in one: small ones first.
+    """Chunks of clients of like size, each client in one: the largest first, for the others then keep all workers busy.
 
-    `examples[j]` is how many examples client j brings, `budget(n, T, E)` the bytes of n clients padded to T examples
-    and E events. A chunk of more than one client stays within `limit` bytes. One of more than eight has at most a
-    quarter more cells (examples and events) than are filled.
+    `examples[j]` is how many examples client j brings, `budget(n, T, M)` the bytes of n clients padded to T examples
+    and M mentions. A chunk of more than one client stays within `limit` bytes. One of more than eight has at most a
+    quarter more cells (examples and mentions) than are filled.
     """
-    order = np.lexsort((batch.sizes, examples))
+    order = np.lexsort((batch.mentions, examples))[::-1]
     start, filled, most, longest = 0, 0, 0, 0
-    for end, (own, events) in enumerate(zip(examples[order].tolist(), batch.sizes[order].tolist(), strict=True)):
-        n, wider, deeper = end - start + 1, max(most, own), max(longest, events)
-        wasteful = n > _FEW and n * (wider + deeper) > _WASTE * (filled + own + events)
+    for end, (own, mentions) in enumerate(zip(examples[order].tolist(), batch.mentions[order].tolist(), strict=True)):
+        n, wider, deeper = end - start + 1, max(most, own), max(longest, mentions)
+        wasteful = n > _FEW and n * (wider + deeper) > _WASTE * (filled + own + mentions)
         if n > 1 and (wasteful or budget(n, wider, deeper) > limit):
             yield order[start:end]
-            start, filled, wider, deeper = end, 0, own, events
-        filled, most, longest = filled + own + events, wider, deeper
+            start, filled, wider, deeper = end, 0, own, mentions
+        filled, most, longest = filled + own + mentions, wider, deeper
     if len(order):
         yield order[start:]
 
@@ -260,9 +249,13 @@ def _slices(bounds: Ints, clients: Ints) -> tuple[Ints, Ints]:
     return _spans(bounds[clients], counts), counts
 
 
-def _padded(values: NDArray[_T], counts: Ints) -> tuple[Tensor, Tensor]:
-    """(client, widest) `values`, and where they are."""
-    real = np.arange(counts.max(initial=0)) < counts[:, None]
-    grid = np.zeros(real.shape, values.dtype)
-    grid[real] = values
-    return torch.from_numpy(grid), torch.from_numpy(real)
+def _filled(counts: Ints) -> NDArray[np.bool_]:
+    """(client, widest) the cells that hold something when each client has so many."""
+    return np.arange(counts.max(initial=0)) < counts[:, None]
+
+
+def _padded(values: NDArray[_T], filled: NDArray[np.bool_]) -> Tensor:
+    """`values` in the cells that hold something."""
+    grid = np.zeros(filled.shape, values.dtype)
+    grid[filled] = values
+    return torch.from_numpy(grid)

@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedrec.model.ranking import Model
-from fedrec.population.batch import Laid, decayed, event_vectors
+from fedrec.population.batch import Laid, recency
 from fedrec.population.rivals import NEVER, Drawn, barred, barred_among
-from fedrec.population.tower import Gradients, Tower
+from fedrec.population.tower import Gradients, Tower, looked_up
 
+_SHORTEST = 1e-6  # a context is divided by its length, or by this
 _DEEP = 2 << 30  # bytes of a chunk over a large catalogue under LoRA
 
 
@@ -48,7 +49,7 @@ class Slope:
         softmax = table.softmax
         if softmax is not None and gone.any():
             softmax = softmax.masked_fill(gone[:, None, None], 0.0)
-        kept = Gradients(softmax, times(table.queries), table.entry, times(table.rows))
+        kept = Gradients(softmax, times(table.queries), table.entry, times(table.rows), table.listed)
         return Slope(kept, times(self.maps), times(self.prior), self.embedding)
 
 
@@ -77,32 +78,32 @@ class Heads:
     def slope(self, laid: Laid, embeddings: Tensor, drawn: Drawn | None) -> Slope:
         """The gradient of each client's mean loss over its examples; `drawn` is None for the whole catalogue."""
         clients, maps = len(laid), self.tower.parameters["maps"]
-        vectors = event_vectors(laid, self.tower.table).requires_grad_()
-        past = functional.normalize(decayed(laid, vectors, self.model.spec.decays), dim=-1, eps=1e-6)
-        known = past.detach()
-        asked = self.model.queries(self.tower.parameters, known.transpose(0, 1).flatten(1, 2))
+        weights = recency(laid, self.model.spec.decays)
+        sums = weights.flatten(1, 2) @ looked_up(self.tower.table, laid.entry)
+        length = torch.linalg.vector_norm(sums, dim=2, keepdim=True)
+        past = (sums / length.clamp(min=_SHORTEST)).view(*weights.shape[:3], sums.shape[2])
+        asked = self.model.queries(self.tower.parameters, past.transpose(0, 1).flatten(1, 2))
         queries = asked.view(clients, -1, asked.shape[1]) + embeddings[:, None]
         scored = self._whole(laid, queries) if drawn is None else self._among(laid, queries, drawn)
         wanted = scored.queries
         if self.model.spec.maps == "diagonal":
-            to_maps = (known * wanted[:, None]).sum(2)
+            to_maps = (past * wanted[:, None]).sum(2)
             to_past = wanted[:, None] * maps[None, :, None]
         else:
-            to_maps = known.transpose(2, 3) @ wanted[:, None]
+            to_maps = past.transpose(2, 3) @ wanted[:, None]
             to_past = wanted[:, None] @ maps.transpose(1, 2)
-        (to_vectors,) = torch.autograd.grad(past, vectors, to_past)
-        rows = to_vectors.gather(1, _wide(laid.at, vectors)) * laid.weight[:, :, None]
+        rows = weights.flatten(1, 2).transpose(1, 2) @ _unstretched(to_past.flatten(1, 2), past.flatten(1, 2), length)
         entry, rows = torch.cat([laid.entry, scored.entry], 1), torch.cat([rows, scored.rows], 1)
-        table = Gradients(scored.softmax, queries, entry, rows)
+        table = Gradients(scored.softmax, queries, entry, rows, laid.listed if drawn is None else 0)
         return Slope(table, to_maps, scored.prior, wanted.sum(1))
 
-    def bytes(self, examples: int, events: int, rivals: int) -> int:
-        """What one client of a chunk takes, with so many examples and events."""
+    def bytes(self, examples: int, mentions: int, rivals: int) -> int:
+        """What one client of a chunk takes, with so many examples and mentions."""
         tower, spec = self.tower, self.model.spec
         width, dim, decays = tower.inputs.values.shape[-1], spec.dim, len(spec.decays)
         wide = rivals or tower.items
         scores = examples * (3 * wide + width + (3 * decays + 4) * dim)
-        history = events * (width + 4 * dim + decays * examples)
+        history = mentions * (width + 4 * dim + 2 * decays * examples)
         dense = 0 if rivals else tower.items * (dim + 3 * spec.rank)
         dense += len(tower) * dim if self.deep else 0
         return 4 * (scores + history + dense + self.model.layout.size)
@@ -141,9 +142,8 @@ class Heads:
 
     def _whole(self, laid: Laid, queries: Tensor) -> _Scored:
         """Every item that is open and not yet seen is a rival."""
-        items = self.tower.items
-        table, prior = self.tower.table[:items], self.model.prior(self.tower.parameters)
-        scores = (queries @ table.T + prior).masked_fill_(self.barred(laid), NEVER)
+        table, prior = self.tower.table[: self.tower.items], self.model.prior(self.tower.parameters)
+        scores = (queries @ table.T).add_(prior).masked_fill_(self.barred(laid), NEVER)
         spread = functional.softmax(scores, dim=2)
         spread.scatter_add_(2, laid.targets[:, :, None], -torch.ones_like(queries[:, :, :1]))
         spread *= _shares(laid)[:, :, None]
@@ -214,5 +214,7 @@ def _shares(laid: Laid) -> Tensor:
     return laid.real / laid.real.sum(1, keepdim=True).clamp(min=1)
 
 
-def _wide(at: Tensor, like: Tensor) -> Tensor:
-    return at[:, :, None].expand(-1, -1, like.shape[2])
+def _unstretched(slope: Tensor, along: Tensor, length: Tensor) -> Tensor:
+    """The way back of `slope` (n, k, dim) through division by length (n, k, 1), `along` being the result."""
+    turned = slope - along * (along * slope).sum(2, keepdim=True)
+    return torch.where(length >= _SHORTEST, turned, slope) / length.clamp(min=_SHORTEST)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,18 +38,19 @@ class Drawn(NamedTuple):
         return Drawn(self.rows.to(device), self.real.to(device))
 
 
-def draw(training: LocalTraining, batch: Batch, coins: Sequence[Generator]) -> tuple[Laid, Drawn | None]:
-    """The examples and rivals that each client draws, as it would draw them by itself; who takes no step draws none."""
-    draws = [_draw(training, batch.usable(place), each) for place, each in enumerate(coins)]
-    laid = lay(batch, [picked for picked, _ in draws])
-    return laid, Drawn.of([rivals for _, rivals in draws]) if training.spec.negatives else None
+def draw(training: LocalTraining, batch: Batch, coins: Callable[[int], Generator]) -> tuple[Laid, Drawn | None]:
+    """The examples and rivals that each client draws from `coins(place)`, as it would draw them by itself.
 
-
-def _draw(training: LocalTraining, usable: Ints, coins: Generator) -> tuple[Ints, Ints]:
-    if not len(usable):
-        return usable, usable
-    picked, rivals = training.draw(usable, coins)
-    return picked, usable[:0] if rivals is None else rivals
+    Nobody's coins are made, for they take time, who takes all there is or nothing.
+    """
+    nothing = np.zeros(0, np.int64)
+    picked, rivals = np.split(batch.all_usable, np.cumsum(batch.usable_counts)[:-1]), [nothing] * len(batch)
+    for place, usable in enumerate(picked[: len(batch)]):
+        if len(usable) and training.chooses(len(usable)):
+            picked[place], theirs = training.draw(usable, coins(place))
+            rivals[place] = nothing if theirs is None else theirs
+    laid = lay(batch, np.concatenate(picked))
+    return laid, Drawn.of(rivals) if training.spec.negatives else None
 
 
 def barred(laid: Laid, shut: Tensor, *, hide_seen: bool) -> Tensor:

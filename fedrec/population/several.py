@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch.nn import functional
 from fedrec.device.training import LocalTraining
 from fedrec.model.ranking import Model, Parameters
 from fedrec.model.trunk import Top
-from fedrec.population.batch import Batch, Laid, decayed, event_vectors
+from fedrec.population.batch import Batch, Laid, decayed
 from fedrec.population.heads import Heads
 from fedrec.population.rivals import NEVER, Drawn, barred_among, draw
 from fedrec.population.towers import Towers, pick
@@ -49,13 +49,13 @@ def several_steps(
     return deltas, kept
 
 
-def bytes_per_client(model: Model, spec: TrainingSpec, examples: int, events: int) -> int:
-    """What one client of a chunk takes at most, with so many examples and events; measured, with room to spare."""
+def bytes_per_client(model: Model, spec: TrainingSpec, examples: int, mentions: int) -> int:
+    """What one client of a chunk takes at most, with so many examples and mentions; measured, with room to spare."""
     dim, decays = model.spec.dim, len(model.spec.decays)
     drawn = spec.negatives > 0
-    entries = events + spec.negatives if drawn else len(model)
+    entries = mentions + spec.negatives if drawn else len(model)
     scores = 4 * examples * (spec.negatives if drawn else len(model))
-    history = events * (4 * dim + 2 * decays * examples) + 4 * decays * dim * examples
+    history = mentions * (3 * dim + 3 * decays * examples) + 4 * decays * dim * examples
     return 4 * (3 * model.layout.size + scores + history + entries * _numbers_per_entry(model, gathered=drawn))
 
 
@@ -93,7 +93,7 @@ class _Steps:
 
     def _draw(self) -> tuple[Laid, Drawn | None]:
         device = self.heads.tower.shared.device
-        laid, drawn = draw(self.training, self.batch, self.coins)
+        laid, drawn = draw(self.training, self.batch, self.coins.__getitem__)
         return laid.to(device), drawn.to(device) if drawn else None
 
     def _first_slope(self, mine: Tensor, own: Tensor, laid: Laid, drawn: Drawn | None) -> tuple[Tensor, Tensor]:
@@ -128,14 +128,8 @@ class _Steps:
 
     def _mentioned(self, parameters: Parameters, laid: Laid, table: Tensor) -> Tensor:
         """(n, M, dim) vectors of what histories mention, given those of the catalogue."""
-        items = table.shape[1]
-        listed, written = pick(table, laid.entry.clamp(max=items - 1)), laid.entry >= items
-        if not written.any():
-            return listed
-        # Texts to the front: as many columns as the client with the most texts has.
-        places = written.byte().argsort(dim=1, descending=True, stable=True)[:, : int(written.sum(1).max())]
-        words = self.towers.entries(parameters, laid.entry.gather(1, places))
-        return torch.where(written[:, :, None], pick(words, (written.cumsum(1) - 1).clamp(min=0)), listed)
+        listed = pick(table, laid.entry[:, : laid.listed])
+        return torch.cat([listed, self.towers.entries(parameters, laid.entry[:, laid.listed :])], 1)
 
     def _among(self, parameters: Parameters, own: Tensor, laid: Laid, drawn: Drawn) -> Tensor:
         """(n, T, 1 + R) scores of the target and of the rivals that were drawn."""
@@ -152,9 +146,7 @@ class _Steps:
 
     def _queries(self, parameters: Parameters, laid: Laid, mentioned: Tensor) -> Tensor:
         """(n, T, dim) what each looks for, without its embedding, given the vectors (n, M, dim) of its mentions."""
-        mentions = torch.arange(laid.entry.numel(), device=laid.entry.device).view_as(laid.entry)
-        events = event_vectors(replace(laid, entry=mentions), mentioned.flatten(0, 1))
-        past = functional.normalize(decayed(laid, events, self.heads.model.spec.decays), dim=-1, eps=1e-6)
+        past = functional.normalize(decayed(laid, mentioned, self.heads.model.spec.decays), dim=-1, eps=1e-6)
         return vmap(self.heads.model.queries)(parameters, past)
 
     def _views(self, mine: Tensor) -> dict[str, Tensor]:

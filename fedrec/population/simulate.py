@@ -103,7 +103,8 @@ class Simulation:
 
     def _threads(self) -> AbstractContextManager[None]:
         # One client is too little work for two threads.
-        return one_thread() if self.speed.engine is Engine.LOOP else nullcontext()
+        alone = self.speed.engine is Engine.LOOP or self.speed.threads == 1
+        return one_thread() if alone else nullcontext()
 
     def finish(self, told: Callable[[str], None]) -> Results:
         """Measure the trained model and its baselines on the test items, and write what a reader needs."""

@@ -62,10 +62,8 @@ class Stacked:
         accounts = self.fleet.accounts
         if accounts is None:
             raise RunError("devices of a private round count what they spend", remedy="Give the fleet its Accounts.")
-        refusals = accounts.refusals(clients, number)
-        staying = np.delete(clients, list(refusals))
-        accounts.reserve(staying, number)
-        return staying, Counter(refusal.rule for refusal in refusals.values())
+        refusals = accounts.enter(clients, number)
+        return np.delete(clients, list(refusals)), Counter(refusal.rule for refusal in refusals.values())
 
     def _crossed(self, crossing: Crossing, cohort: Cohort, shared: NDArray[np.float32]) -> Summed:
         """Every update is clipped and rounded by itself, and the sum is exact."""

@@ -22,7 +22,7 @@ from fedrec.errors import RunError
 from fedrec.model.adapter import TowerInputs
 from fedrec.model.warm_estimates import triangle
 from fedrec.model.warmstart import WarmStart
-from fedrec.population.batch import Batch, Laid, choosing, decayed, event_vectors, lay_flat
+from fedrec.population.batch import Batch, Laid, choosing, decayed, lay
 from fedrec.population.source import Population
 from fedrec.privacy.clipping import clip_to_grid
 from fedrec.privacy.interaction import InteractionTerms, noisy_mean
@@ -49,10 +49,10 @@ class StackedStatistics:
             items = torch.from_numpy(warm.scale * warm.vectors).float()
             return cls(warm, torch.cat([items, model.text_vectors(parameters, texts)]))
 
-    def budget(self, clients: int, examples: int, events: int) -> int:
+    def budget(self, clients: int, examples: int, mentions: int) -> int:
         """Bytes of a chunk, for `chunked`."""
         decays, dim = len(self.warm.model.spec.decays), self.table.shape[1]
-        views = decays * examples * (events + 4 * dim) + 3 * events * dim if self._looks else 0
+        views = decays * examples * (2 * mentions + 4 * dim) + 2 * mentions * dim if self._looks else 0
         return 4 * clients * (views + self.warm.size)
 
     def rows(self, batch: Batch) -> Rows:
@@ -65,7 +65,7 @@ class StackedStatistics:
         blocks["popularity"][batch.choice_owner, batch.chosen] = mass[batch.choice_owner]
         if self._looks and batch.usable_counts.any():
             with torch.no_grad():
-                self._look(lay_flat(batch, batch.all_usable).to(self.table.device), blocks)
+                self._look(lay(batch, batch.all_usable).to(self.table.device), blocks)
         return rows
 
     @property
@@ -75,7 +75,7 @@ class StackedStatistics:
 
     def _look(self, laid: Laid, blocks: dict[str, Rows]) -> None:
         """Write what follows from decayed views."""
-        sums = decayed(laid, event_vectors(laid, self.table), self.warm.model.spec.decays)
+        sums = decayed(laid, self.table[laid.entry], self.warm.model.spec.decays)
         views = functional.normalize(sums, dim=-1, eps=1e-6)
         counts = laid.real.sum(1).clamp(min=1)[:, None]
         parts = self._summary(views, laid, counts)

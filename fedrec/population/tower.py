@@ -29,27 +29,24 @@ class Gradients:
     """Gradients of n clients on the table of entries.
 
     `softmax` (n, T, item) times `queries` (n, T, dim) is their dense part, None where rivals were drawn. The others
-    are `rows` (n, M, dim) at `entry` (n, M), zero where padded.
+    are `rows` (n, M, dim) at `entry` (n, M), zero where padded; the first `listed` are known to be at items.
     """
 
     softmax: Tensor | None
     queries: Tensor
     entry: Tensor
     rows: Tensor
+    listed: int
 
     def of(self, entries: int) -> Tensor:
         """(n, entry, dim) each client's whole gradient on the first `entries`; what lies beyond is left out."""
-        whole = None
-        if self.softmax is not None:
-            whole = torch.bmm(self.softmax.transpose(1, 2), self.queries)
-            beyond = whole.new_zeros(len(whole), entries - whole.shape[1], whole.shape[2])
-            whole = torch.cat([whole, beyond], dim=1) if beyond.shape[1] else whole
-        return self.add_rows(whole, entries)
-
-    def add_rows(self, whole: Tensor | None, entries: int) -> Tensor:
-        """The rows added to the dense part `whole` (n, entry, dim), in place; None for nothing."""
         clients, _, dim = self.rows.shape
-        whole = self.rows.new_zeros(clients, entries, dim) if whole is None else whole
+        if self.softmax is None:
+            whole = self.rows.new_zeros(clients, entries, dim)
+        else:
+            whole = torch.bmm(self.softmax.transpose(1, 2), self.queries)
+            beyond = whole.new_zeros(clients, entries - whole.shape[1], dim)
+            whole = torch.cat([whole, beyond], dim=1) if beyond.shape[1] else whole
         within = self.entry < entries
         at = torch.where(within, self.entry, 0)[:, :, None].expand_as(self.rows)
         return whole.scatter_add_(1, at, self.rows * within[:, :, None])
@@ -67,9 +64,14 @@ class _Factors(NamedTuple):
 
     bent: Tensor  # (entry, rank)
     slope: Tensor  # (entry, rank)
-    scaled: Tensor  # (entry, rank) bent / length
     along: Tensor  # (entry, rank) Uᵀ away / length²
-    through: Tensor  # (dim, rank) projectionᵀ U
+    moved: Tensor  # (entry, dim) the text's part of the entry vectors: no adapter moves that of the features
+    inverse: Tensor  # (entry, 1) how much a vector of length 1 has of the text's; 0 without words
+    follows: Tensor  # (entry, 1) 1 / length where the length follows the text; 0 where it is held at the shortest
+
+    def first(self, entries: int) -> _Factors:
+        """Those of the first entries."""
+        return _Factors(*(part[:entries] for part in self))
 
 
 class Tower:
@@ -90,6 +92,12 @@ class Tower:
         self.table = self._text.detach().clone()
         if model.spec.residuals:
             self.table[: self.items] += self.parameters["residuals"]
+        if isinstance(model.adapter.body, Bottleneck):
+            # Now, on all cores: chunks that need them first would wait for one of them.
+            self._factors = self._bent()
+            self._joined = torch.cat(self._factors, dim=1)  # (entry, …) side by side
+            # (entry, width + feature + rank) what gradients on entries are multiplied with: φ over length at the end.
+            self._ahead = torch.cat([self._directions, self._factors.bent * self._factors.inverse], dim=1)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -124,26 +132,6 @@ class Tower:
         """(entry, width + feature) what the projection is applied to."""
         return torch.cat([self._away / self._length, self._features], dim=1)
 
-    @cached_property
-    def _inverse(self) -> Tensor:
-        """(entry, 1) how much a vector of length 1 has of the text's; 0 without words."""
-        return 1 / self._length
-
-    @cached_property
-    def _stretch(self) -> Tensor:
-        """(entry, 1) lengths; 0 without words."""
-        return torch.where(self._length.isinf(), 0.0, self._length)
-
-    @cached_property
-    def _follows(self) -> Tensor:
-        """(entry, 1) 1 / length where the length follows the text; 0 where it is held at the shortest."""
-        return torch.where(self._length > SHORTEST, self._inverse, 0.0)
-
-    @cached_property
-    def _bends(self) -> Tensor:
-        """(entry, width) away / length²: how an entry's length follows its vector."""
-        return self._directions[:, : self._away.shape[1]] * self._follows
-
     def _to_adapter(self, gradients: Gradients) -> Iterator[tuple[str, Tensor]]:
         """Any adapter, through its Jacobian."""
         sizes = {name: math.prod(shape) for name, shape in self.model.layout.shapes if name.startswith(ADAPTER)}
@@ -155,15 +143,27 @@ class Tower:
         """How the table moves with an adapter that has no factors of its own."""
         return TowerJacobian(self.model, self.parameters, self.inputs, clients=self.clients)
 
-    @cached_property
-    def _factors(self) -> _Factors:
+    def _bent(self) -> _Factors:
         up, down = self.parameters[_UP], self.parameters[_DOWN]
-        root = len(down) ** 0.5
-        bent = functional.linear(self.inputs.values, down)
-        slope = torch.func.vmap(torch.func.vmap(torch.func.grad(functional.gelu)))(bent) / root
-        phi = functional.gelu(bent) / root
-        through = self._projection.T @ up
-        return _Factors(phi, slope, phi * self._inverse, self._bends @ up, through)
+        root, width = len(down) ** 0.5, self._away.shape[1]
+        inner = functional.linear(self.inputs.values, down)
+        slope = torch.func.vmap(torch.func.vmap(torch.func.grad(functional.gelu)))(inner) / root
+        inverse = 1 / self._length
+        follows = torch.where(self._length > SHORTEST, inverse, 0.0)
+        along = self._directions[:, :width] * follows @ up
+        projection = self.parameters.get("projection", self.model.axes)
+        moved = self._text.detach() - self._features @ projection[width:]
+        return _Factors(functional.gelu(inner) / root, slope, along, moved, inverse, follows)
+
+    def _factors_at(self, entry: Tensor) -> _Factors:
+        """Those of some entries (n, M), by one look into one table."""
+        sizes = [part.shape[1] for part in self._factors]
+        return _Factors(*torch.split(looked_up(self._joined, entry), sizes, dim=2))
+
+    @cached_property
+    def _through(self) -> Tensor:
+        """(dim, rank) projectionᵀ U."""
+        return self._projection.T @ self.parameters[_UP]
 
     @property
     def _projection(self) -> Tensor:
@@ -174,61 +174,51 @@ class Tower:
         """With dz = (P g)/length − (text·g) away/length² for each entry, U gets Σ dz ⊗ φ and D gets Σ (Uᵀdz ∘ φ') ⊗ x.
 
         Neither sum forms dz: the first term goes through P after it was summed, the second has one number an entry.
-        What is multiplied with the same matrix is multiplied at once.
+        What is multiplied with the same matrix is multiplied at once. Where there is a dense part, sparse rows at items
+        join it.
         """
-        spec, width, dim = self.model.spec, self._away.shape[1], gradients.rows.shape[2]
-        projection, inner, up, down = self._rows_back(gradients)
-        whole = None
-        if gradients.softmax is not None:
-            softmax, queries, factors, items = gradients.softmax, gradients.queries, self._factors, self.items
-            mixed = softmax @ self._ahead[:items]  # T mixed directions, not one for each item
-            projection = torch.baddbmm(projection, mixed[:, :, : projection.shape[1]].transpose(1, 2), queries)
-            inner = torch.baddbmm(inner, queries.transpose(1, 2), mixed[:, :, projection.shape[1] :])
-            back = torch.bmm(softmax.transpose(1, 2), torch.cat([queries, queries @ factors.through], dim=2))
-            whole = back[:, :, :dim]
-            dense = self._dense_back(whole, back[:, :, dim:])
+        spec, listed, width = self.model.spec, gradients.listed, self._directions.shape[1]
+        whole = gradients.of(self.items) if spec.residuals or gradients.softmax is not None else None
+        ahead = looked_up(self._ahead, gradients.entry)
+        joint = torch.bmm(ahead.transpose(1, 2), gradients.rows)
+        up, down = self._sparse_back(gradients.entry[:, listed:], gradients.rows[:, listed:], ahead[:, listed:])
+        if gradients.softmax is not None and whole is not None:
+            mixed = gradients.softmax @ self._ahead[: self.items]  # T mixed directions, not one for each item
+            joint.baddbmm_(mixed.transpose(1, 2), gradients.queries)
+            dense = self._dense_back(whole)
             up, down = up + dense[0], down + dense[1]
-        if spec.residuals:
-            yield "residuals", gradients.add_rows(whole, self.items)
+        if spec.residuals and whole is not None:
+            yield "residuals", whole
         if spec.projection:
-            yield "projection", projection
-        outer = self._projection @ inner.transpose(0, 1).flatten(1)  # (width, n · rank)
-        yield _UP, outer.view(width, len(up), -1).transpose(0, 1) - up
+            yield "projection", joint[:, :width]
+        inner = joint[:, width:].permute(2, 0, 1).flatten(1)  # (dim, n · rank)
+        yield _UP, (self._projection @ inner).view(len(self._projection), len(up), -1).transpose(0, 1) - up
         yield _DOWN, down
 
-    def _rows_back(self, gradients: Gradients) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the sparse rows give: to the projection, to U before P, to U behind it, to D."""
-        entry, rows, factors = gradients.entry, gradients.rows, self._factors
-        known, bent, dim = self._directions[entry], factors.bent[entry], rows.shape[2]
-        along = (self._moved[entry] * rows).sum(2, keepdim=True)  # (n, M, 1) text · g
-        slid = ((rows @ factors.through) * self._inverse[entry] - along * factors.along[entry]) * factors.slope[entry]
-        joined = torch.cat([rows, along * self._follows[entry] * bent, slid * self._stretch[entry]], dim=2)
-        back = torch.bmm(known.transpose(1, 2), joined)
-        (away, rank) = back[:, : self._away.shape[1]], bent.shape[2]
-        # x = away + centre − U φ, and `known` is away over its length: one table is looked up, not two.
-        down = away[:, :, dim + rank :].transpose(1, 2) + slid.sum(1)[:, :, None] * self.model.centre
-        down = down - torch.bmm(slid.transpose(1, 2), bent) @ self.parameters[_UP].T
-        inner = torch.bmm(rows.transpose(1, 2), factors.scaled[entry])
-        return back[:, :, :dim], inner, away[:, :, dim : dim + rank], down
+    def _sparse_back(self, entry: Tensor, rows: Tensor, ahead: Tensor) -> tuple[Tensor, Tensor]:
+        """What rows (n, M, dim) at `entry` give: to U behind P (n, width, rank), to D (n, rank, width)."""
+        at, known = self._factors_at(entry), ahead[:, :, : self._away.shape[1]]
+        along = (at.moved * rows).sum(2, keepdim=True)  # (n, M, 1) text · g
+        slid = ((rows @ self._through) * at.inverse - along * at.along) * at.slope
+        # x = away + centre − U φ, and `known` is away over its length.
+        stretched = slid / at.inverse.where(at.inverse > 0, torch.inf)
+        back = torch.bmm(known.transpose(1, 2), torch.cat([along * at.follows * at.bent, stretched], dim=2))
+        up, down = torch.split(back, slid.shape[2], dim=2)
+        down = down.transpose(1, 2) + slid.sum(1)[:, :, None] * self.model.centre
+        return up, down - torch.bmm(slid.transpose(1, 2), at.bent) @ self.parameters[_UP].T
 
-    def _dense_back(self, whole: Tensor, slid: Tensor) -> tuple[Tensor, Tensor]:
-        """What gradients on all items (n, item, dim) give: to U behind P, to D. `slid` (n, item, rank) is Uᵀ P g."""
-        clients, items, rank = slid.shape
-        factors = self._factors
-        along = (whole * self._moved[:items]).sum(2)  # (n, item) text · g
-        weighed = (along.T[:, :, None] * factors.bent[:items, None, :]).flatten(1)  # (item, n · rank)
-        up = (self._bends[:items].T @ weighed).view(-1, clients, rank).transpose(0, 1)
-        slid = (slid * self._inverse[:items] - along[:, :, None] * factors.along[:items]) * factors.slope[:items]
-        down = slid.transpose(1, 2).reshape(clients * rank, items) @ self.inputs.values[:items]
-        return up, down.view(clients, rank, -1)
+    def _dense_back(self, whole: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of gradients on all items (n, item, dim)."""
+        items, width = self.items, self._away.shape[1]
+        at = self._factors.first(items)
+        along = (whole * at.moved).sum(2)[:, None]  # (n, 1, item) text · g
+        up = (along * (at.follows * at.bent).T).flatten(0, 1) @ self._directions[:items, :width]
+        slid = ((whole @ self._through) * at.inverse).transpose(1, 2) - along * at.along.T
+        down = (slid * at.slope.T).flatten(0, 1) @ self.inputs.values[:items]
+        return up.view(len(whole), -1, width).transpose(1, 2), down.view(len(whole), -1, down.shape[1])
 
-    @cached_property
-    def _ahead(self) -> Tensor:
-        """(entry, width + feature + rank) directions, and φ over length."""
-        return torch.cat([self._directions, self._factors.scaled], dim=1)
 
-    @cached_property
-    def _moved(self) -> Tensor:
-        """(entry, dim) the text's part of the entry vectors: no adapter moves that of the features."""
-        projection = self.parameters.get("projection", self.model.axes)
-        return self._text.detach() - self._features @ projection[self._away.shape[1] :]
+def looked_up(table: Tensor, entry: Tensor) -> Tensor:
+    """(n, M, …) the rows of `table` at `entry` (n, M)."""
+    # Whole rows by one list of numbers: faster than indexing by a matrix of them.
+    return table.index_select(0, entry.flatten()).view(*entry.shape, table.shape[1])

@@ -20,11 +20,10 @@ from torch import Tensor
 from fedrec.errors import RunError
 from fedrec.model.devices import usable_device
 from fedrec.model.ranking import Model
-from fedrec.population.batch import Batch, Laid, chunked, lay_flat
+from fedrec.population.batch import Batch, Laid, chunked
 from fedrec.population.heads import Heads, Part, Slope, Whole
 from fedrec.population.rivals import Drawn, draw
 from fedrec.population.several import bytes_per_client, several_steps
-from fedrec.population.source import Population
 from fedrec.population.stacked_statistics import StackedStatistics, protected_rows
 from fedrec.population.tower import Tower
 from fedrec.population.workers import results
@@ -35,6 +34,8 @@ Ints = NDArray[np.int64]
 Rows = NDArray[np.float32]
 Weigh = Callable[[Heads, Slope], Tensor | None]
 _T = TypeVar("_T")
+
+FLAT = 1 << 20  # events that are kept flat from round to round, in some 50 MB
 
 
 class Chunk(NamedTuple):
@@ -50,7 +51,6 @@ class Cohort:
 
     number: int
     clients: Ints
-    people: Population
     batch: Batch
     embeddings: Rows
 
@@ -76,11 +76,19 @@ class Updates:
 
     def cohort(self, number: int, clients: Ints) -> Cohort:
         """Those clients, with what they know when round `number` begins."""
-        fleet, items = self.fleet, len(self.fleet.task.model)
-        people = fleet.world.population.take(clients)
-        cuts, words = fleet.world.cuts[clients], fleet.world.words
-        batch = Batch.of(people, cuts, fleet.task.plan.profile, items=items, words=words)
-        return Cohort(number, clients, people, batch, fleet.states.before_all(clients, number))
+        batch = self._flat(clients) if self._everybody is None else self._everybody.pick(clients)
+        return Cohort(number, clients, batch, self.fleet.states.before_all(clients, number))
+
+    @cached_property
+    def _everybody(self) -> Batch | None:
+        """All histories, where they are few enough to be flattened once and not in every round."""
+        people = self.fleet.world.population
+        return self._flat(np.arange(len(people))) if people.sizes.sum() <= FLAT else None
+
+    def _flat(self, clients: Ints) -> Batch:
+        fleet, world = self.fleet, self.fleet.world
+        people, items = world.population.take(clients), len(fleet.task.model)
+        return Batch.of(people, world.cuts[clients], fleet.task.plan.profile, items=items, words=world.words)
 
     def each(self, cohort: Cohort, shared: NDArray[np.float32], then: Callable[[Chunk], _T]) -> Iterator[_T]:
         """`then` of everybody's update, chunk by chunk in one order; it runs beside other chunks, so it shares nothing.
@@ -125,7 +133,7 @@ class Updates:
 
         def rows(places: Ints) -> Rows:
             coins = lambda place: self.fleet.coins(int(cohort.clients[places[place]]), cohort.number)
-            people = cohort.people.take(places)
+            people = self.fleet.world.population.take(cohort.clients[places])
             return protected_rows(self.fleet.rounds, people, cuts[places], self.fleet.tower, coins)
 
         return _Work(self._pieces(cohort, 8 * self.fleet.task.learner.width(1)), rows, 1)
@@ -240,10 +248,7 @@ class Updates:
 
     def _laid(self, cohort: Cohort, part: Batch, places: Ints) -> tuple[Laid, Drawn | None]:
         """The examples and rivals that each client draws, as it would draw them by itself."""
-        spec = self.fleet.task.plan.training
-        if not spec.negatives and part.usable_counts.max(initial=0) <= spec.examples:
-            return lay_flat(part, part.all_usable).to(self._device), None  # everyone takes all: nothing is drawn
-        coins = [self.fleet.coins(int(client), cohort.number) for client in cohort.clients[places]]
+        coins = lambda place: self.fleet.coins(int(cohort.clients[places[place]]), cohort.number)
         laid, drawn = draw(self.fleet.rounds.open, part, coins)
         return laid.to(self._device), drawn.to(self._device) if drawn else None
 

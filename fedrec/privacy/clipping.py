@@ -14,6 +14,7 @@ from fedrec.errors import PrivacyRefusal, require
 
 _INT64 = 2**63
 WHOLE = 2**53  # float64 adds whole numbers up to here without rounding
+_SQUARES = 1e-140, 1e140  # norms whose squares a float64 holds
 
 
 class Bounded(NamedTuple):
@@ -57,7 +58,7 @@ def flatten(arrays: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
 
 
 def clip_to_grid(update: NDArray[np.float64], clip: float, grid: int) -> Bounded:
-    """Scale `update` (dim,) onto the ball of radius `clip`, then round toward zero onto the grid.
+    """Round `update` (dim,) toward zero onto the grid, scaled onto the ball of radius `clip` if it is not inside then.
 
     Guarantee: the sum of squares, in exact integer arithmetic, is at most (clip·grid)². Zero stays zero; a non-finite
     update silently becomes zero, so that no failure leaves the device; a clipped vector is left as it is when `grid`
@@ -69,7 +70,7 @@ def clip_to_grid(update: NDArray[np.float64], clip: float, grid: int) -> Bounded
         raise PrivacyRefusal("P08", "an update is one flat vector", remedy=remedy, shape=update.shape)
     if update.size == 0 or not np.isfinite(update).all():
         return Bounded(np.zeros(update.size, np.int64), bound, grid)
-    return Bounded(_onto_ball(update.astype(np.float64), clip, grid), bound, grid)
+    return Bounded(_onto_ball(update.astype(np.float64), bound, grid), bound, grid)
 
 
 def clip_each(updates: NDArray[np.float32], clip: float, grid: int) -> Iterator[Row]:
@@ -86,10 +87,13 @@ def clip_each(updates: NDArray[np.float32], clip: float, grid: int) -> Iterator[
         if bound**2 >= WHOLE:
             yield Row(clip_to_grid(wide, clip, grid).vector, norm)
             continue
-        if math.isfinite(norm):
-            _float_onto_ball(wide, update, norm, clip, grid)
-        else:
+        if not math.isfinite(norm):
             wide[:] = 0
+        elif not _fits(norm, wide.size, bound, grid) or not _inside(wide, bound, grid):
+            wide[:] = update
+            _stretch(wide, norm, bound)
+            while np.dot(wide, wide) > bound**2:
+                wide -= np.sign(wide)
         yield Row(wide, norm)
 
 
@@ -111,36 +115,41 @@ def squared_norm(vector: NDArray[np.int64]) -> int:
     return sum(entry * entry for entry in vector.tolist())
 
 
-def _onto_ball(update: NDArray[np.float64], clip: float, grid: int) -> NDArray[np.int64]:
-    bound, peak = radius(clip, grid), float(np.abs(update).max())
-    if peak <= clip:
+def _onto_ball(update: NDArray[np.float64], bound: int, grid: int) -> NDArray[np.int64]:
+    norm = _length(update)
+    if _fits(norm, update.size, bound, grid):
         inside = np.trunc(update * grid).astype(np.int64)
         if squared_norm(inside) <= bound**2:
             return inside
-    direction = update / peak  # first, so that neither 1e300 nor 1e-300 breaks the square
-    direction /= np.sqrt(np.dot(direction, direction))
-    vector = np.trunc(direction * bound).astype(np.int64)
+    _stretch(update, norm, bound)
+    vector = update.astype(np.int64)
     while squared_norm(vector) > bound**2:  # the float norm can be short by an ulp
         vector -= np.sign(vector)
     return vector
 
 
-def _float_onto_ball(
-    wide: NDArray[np.float64], update: NDArray[np.float32], norm: float, clip: float, grid: int
-) -> None:
-    """`_onto_ball` on `wide`, which holds the update, of this norm."""
-    bound, peak = radius(clip, grid), max(float(update.max(initial=0)), -float(update.min(initial=0)))
-    # Rounding toward zero takes at most √dim steps off a norm, so a longer update is spared the attempt.
-    if peak <= clip and norm * grid * (1 - 2**-20) <= bound + math.sqrt(wide.size):
-        np.trunc(np.multiply(wide, grid, out=wide), out=wide)
-        if np.dot(wide, wide) <= bound**2:
-            return
-        wide[:] = update
-    wide /= peak
-    wide /= np.sqrt(np.dot(wide, wide))
-    np.trunc(np.multiply(wide, bound, out=wide), out=wide)
-    while np.dot(wide, wide) > bound**2:
-        wide -= np.sign(wide)
+def _length(update: NDArray[np.float64]) -> float:
+    with np.errstate(over="ignore"):
+        return math.sqrt(float(np.dot(update, update)))
+
+
+def _fits(norm: float, size: int, bound: int, grid: int) -> bool:
+    """Whether an update of this norm may be inside the ball as it is: rounding takes at most √size steps off a norm."""
+    return norm * grid * (1 - 2**-20) <= bound + math.sqrt(size)
+
+
+def _inside(wide: NDArray[np.float64], bound: int, grid: int) -> bool:
+    """Put `wide` on the grid as it is, and tell whether it is inside the ball there."""
+    np.trunc(np.multiply(wide, grid, out=wide), out=wide)
+    return bool(np.dot(wide, wide) <= bound**2)
+
+
+def _stretch(wide: NDArray[np.float64], norm: float, bound: int) -> None:
+    """Scale `wide`, of this norm, to the length `bound`, then round toward zero."""
+    if not _SQUARES[0] < norm < _SQUARES[1]:  # its squares overflow or vanish
+        wide /= np.abs(wide).max()
+        norm = _length(wide)
+    np.trunc(np.multiply(wide, bound / norm, out=wide), out=wide)
 
 
 def _peak(vector: NDArray[np.int64]) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,7 @@ def _write(file: int, content: bytes) -> None:
     os.fsync(file)
 
 
+@cache  # the package's metadata are files
 def _version() -> str:
     try:
         return version("fedrec")

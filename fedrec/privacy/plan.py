@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from numpy.random import Generator
 
 from fedrec.errors import BudgetExceeded, PrivacyRefusal, RunError, require
-from fedrec.privacy.accounting import GLANCE, Charges, Gaussian, epsilon
+from fedrec.privacy.accounting import Charges, Gaussian, epsilon, glance
 from fedrec.privacy.clipping import radius
 from fedrec.privacy.conduct import Conduct, admit
 from fedrec.privacy.crossing import Crossing
@@ -138,13 +138,13 @@ class PrivacyPlan:
         return self.promises[0].guarantee.epsilon
 
     def spent(self, charged: Sequence[int]) -> float:
-        """ε of the first promise after the `charged` rounds, before the last 1e-5 or so too large. Information."""
+        """ε of the first promise after the `charged` rounds, by `glance` before the last. Information."""
         if self.budget is None:
             met = sum(map(Phase.met, self.phases, self._split(charged)))
             return self.interaction.spent(met) if self.interaction else 0.0
-        if (charges := self._charges(charged)) == self._charges():
+        if (charges := self._charges(charged)) == (whole := self._charges()):
             return self.epsilon
-        return min(self.epsilon, epsilon(charges, delta=self.budget.delta, interval=GLANCE))
+        return min(self.epsilon, glance(charges, whole, delta=self.budget.delta))
 
     @cached_property
     def promises(self) -> tuple[Promise, ...]:
@@ -224,7 +224,7 @@ class PrivacyPlan:
             masking=Masking.of_public(masking) if masking else None,
         )  # fmt: skip
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of `public()`."""
         return hashlib.sha256(json.dumps(self.public(), sort_keys=True).encode()).hexdigest()

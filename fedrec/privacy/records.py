@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from fedrec.errors import BudgetExceeded, PrivacyRefusal
@@ -38,7 +39,7 @@ class Record:
     time: int  # Unix seconds
     version: str
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of the canonical JSON."""
         return hashlib.sha256(_canonical(asdict(self)).encode()).hexdigest()

@@ -12,7 +12,7 @@ from fedrec.device.profile import Events, contexts
 from fedrec.device.training import trainable
 from fedrec.errors import DataError
 from fedrec.model.adapter import TowerInputs
-from fedrec.population.batch import Batch, choosing, chunked, decayed, event_vectors, lay, lay_flat
+from fedrec.population.batch import Batch, choosing, chunked, decayed, lay
 from fedrec.population.source import Population
 from fedrec.randomness import stream
 from fedrec.spec import ProfileSpec
@@ -58,23 +58,28 @@ def mentions(batch, client):
 
 
 def expected_mentions(events, items=ITEMS):
-    """(at, entry, weight) of one client, ordered by event, an item before its text."""
+    """(at, entry, weight) of one client, items before texts, by event."""
     rows = zip(events.row_at.tolist(), events.rows.tolist(), events.row_weights.tolist(), strict=True)
     numbers = events.texts.values[:, 0].long() + items
     texts = zip(events.text_at.tolist(), numbers.tolist(), events.text_weights.tolist(), strict=True)
-    both = sorted([*rows, *texts], key=lambda mention: mention[:2])
-    return [list(part) for part in zip(*both, strict=True)] or [[], [], []]
+    return [list(part) for part in zip(*rows, *texts, strict=True)] or [[], [], []]
+
+
+def usable(batch, client):
+    """Places of a client's choices that have something before them."""
+    return batch.all_usable[batch.choice_owner[batch.all_usable] == client]
 
 
 def assert_is_one_by_one(batch, people, cuts, spec=SPEC, items=ITEMS):
     for client, cut in enumerate(cuts):
         events = Events.of(people[client].before(int(cut)), spec, tower(words_of(people)))
-        assert batch.sizes[client] == events.size
+        assert batch.texts[client] == len(events.text_at)
+        assert batch.mentions[client] == len(events.row_at) + len(events.text_at)
         assert mentions(batch, client) == expected_mentions(events, items)
         mine = batch.choice_owner == client
         assert batch.choice_at[mine].tolist() == events.choices.tolist()
         assert batch.chosen[mine].tolist() == events.chosen.tolist()
-        assert batch.usable(client).tolist() == trainable(events).tolist()
+        assert (usable(batch, client) - batch.choice_starts[client]).tolist() == trainable(events).tolist()
         assert batch.usable_counts[client] == len(trainable(events))
 
 
@@ -110,7 +115,7 @@ def test_picking_clients_is_making_a_batch_of_them(people, data):
     assert len(picked) == len(clients)
     whole = batch_of(people)
     for new, old in enumerate(clients):
-        assert picked.sizes[new] == whole.sizes[old]
+        assert picked.texts[new] == whole.texts[old]
         assert mentions(picked, new) == mentions(whole, old)
         for name in ("choice_at", "chosen"):
             of = getattr(picked, name)[picked.choice_owner == new]
@@ -140,95 +145,77 @@ def test_a_text_without_a_number_is_refused_and_not_quoted():
 def test_no_content_in_a_repr():
     batch = batch_of(Population.of([[Event(kind=Kind.CLICK, item=4)], []]))
     assert repr(batch) == "Batch(2 clients, contents withheld)"
-    assert repr(lay(batch, [batch.usable(0), batch.usable(1)])) == "Laid(2 clients, contents withheld)"
+    assert repr(lay(batch, batch.all_usable)) == "Laid(2 clients, contents withheld)"
 
 
 @settings(derandomize=True, deadline=None, max_examples=40)
 @given(PEOPLE, st.data())
 def test_a_chunk_lays_out_each_client_and_pads_with_nothing(people, data):
     batch = batch_of(people)
-    picked = [
-        np.array(sorted(data.draw(st.sets(st.sampled_from(usable.tolist())))) if len(usable) else [], np.int64)
-        for usable in map(batch.usable, range(len(batch)))
-    ]
-    laid = lay(batch, picked)
-    assert laid.events == batch.sizes.max()
+    some = [data.draw(st.sets(st.sampled_from(usable(batch, client).tolist() or [None]))) - {None}
+            for client in range(len(batch))]  # fmt: skip
+    picked = [np.array(sorted(own), np.int64) for own in some]
+    laid = lay(batch, np.concatenate(picked))
+    assert laid.listed == (batch.mentions - batch.texts).max()
+    assert laid.entry.shape[1] == laid.listed + batch.texts.max()
     for client, own in enumerate(picked):
         events = Events.of(people[client], SPEC, tower(words_of(people)))
-        size = len(expected_mentions(events)[0])
-        assert [part[client, :size].tolist() for part in (laid.at, laid.entry, laid.weight)] == mentions(batch, client)
-        assert not laid.weight[client, size:].any() and not laid.entry[client, size:].any()
+        of_items = int(batch.mentions[client] - batch.texts[client])
+        filled = [*range(of_items), *range(laid.listed, laid.listed + int(batch.texts[client]))]
+        assert [part[client, filled].tolist() for part in (laid.at, laid.entry, laid.weight)] == mentions(batch, client)
+        empty = sorted(set(range(laid.entry.shape[1])) - set(filled))
+        assert not laid.weight[client, empty].any() and not laid.entry[client, empty].any()
         assert laid.real[client].tolist() == [place < len(own) for place in range(laid.real.shape[1])]
-        assert laid.cuts[client, : len(own)].tolist() == events.choices[own].tolist()
-        assert laid.targets[client, : len(own)].tolist() == events.chosen[own].tolist()
+        at = own - batch.choice_starts[client]
+        assert laid.cuts[client, : len(own)].tolist() == events.choices[at].tolist()
+        assert laid.targets[client, : len(own)].tolist() == events.chosen[at].tolist()
         assert laid.chose[client].sum() == len(events.chosen)
         assert laid.choice_at[client][laid.chose[client]].tolist() == events.choices.tolist()
         assert laid.chosen[client][laid.chose[client]].tolist() == events.chosen.tolist()
 
 
-def test_all_that_is_usable_lies_in_a_chunk_as_if_it_had_been_picked():
-    batch = batch_of(generate(users=30, items=64).population, items=64)
-    one = lay(batch, [batch.usable(client) for client in range(len(batch))])
-    other = lay_flat(batch, batch.all_usable).to("cpu")
-    for name in ("entry", "at", "weight", "cuts", "targets", "real", "choice_at", "chosen", "chose"):
-        assert torch.equal(getattr(one, name), getattr(other, name))
-    assert one.events == other.events and one.real.sum() == batch.usable_counts.sum()
-
-
 def test_decayed_sums_are_the_views_of_each_client():
     people = generate(users=40, items=64).population
-    batch = batch_of(people, items=64)
-    laid = lay_flat(batch, batch.all_usable)
-    vectors = torch.from_numpy(stream(0, "vectors").normal(size=(len(batch), laid.events, 5)).astype(np.float32))
-    sums = decayed(laid, vectors, DECAYS)
+    batch, words = batch_of(people, items=64), words_of(people)
+    table = torch.from_numpy(stream(0, "table").normal(size=(64 + len(words), 5)).astype(np.float32))
+    laid = lay(batch, batch.all_usable).to("cpu")
+    sums = decayed(laid, table[laid.entry], DECAYS)
     assert sums.shape == (40, 4, laid.cuts.shape[1], 5)
-    for client, size in enumerate(batch.sizes):
+    for client in range(40):
+        events = Events.of(people[client], SPEC, tower(words))
+        vectors = events.vectors(table[events.rows], table[64:][events.texts.values[:, 0].long()])
         own = laid.real[client]
-        views = contexts(vectors[client, :size], laid.cuts[client][own], DECAYS)
+        views = contexts(vectors, laid.cuts[client][own], DECAYS)
         assert torch.nn.functional.normalize(sums[client][:, own], dim=-1).allclose(views, atol=1e-6)
         assert not sums[client][:, ~own].any()
 
 
-def test_events_are_the_sums_of_what_they_mention():
-    people = generate(users=40, items=64).population
-    batch, words = batch_of(people, items=64), words_of(people)
-    table = torch.from_numpy(stream(0, "table").normal(size=(64 + len(words), 5)).astype(np.float32))
-    laid = lay_flat(batch, batch.all_usable)
-    found = event_vectors(laid, table)
-    assert found.shape == (40, laid.events, 5)
-    for client, size in enumerate(batch.sizes):
-        events = Events.of(people[client], SPEC, tower(words))
-        own = events.vectors(table[events.rows], table[64:][events.texts.values[:, 0].long()])
-        assert torch.equal(found[client, :size], own)
-        assert not found[client, size:].any()
-
-
 def test_an_empty_chunk():
     batch = batch_of(Population.of([[], [Event(kind=Kind.CLICK, item=4)]]))
-    laid = lay(batch, [batch.usable(0), batch.usable(1)])
+    laid = lay(batch, batch.all_usable)
     assert laid.cuts.shape == (2, 0) and laid.entry.tolist() == [[0], [4]]
-    assert event_vectors(laid, torch.ones(ITEMS, 3)).tolist() == [[[0.0] * 3], [[1.0] * 3]]
     assert decayed(laid, torch.zeros(2, 1, 3), DECAYS).shape == (2, 4, 0, 3)
     nobody = batch.pick(np.zeros(0, np.int64))
-    assert event_vectors(lay(nobody, []), torch.ones(ITEMS, 3)).shape == (0, 0, 3) and len(nobody) == 0
+    assert lay(nobody, nobody.all_usable).entry.shape == (0, 0) and len(nobody) == 0
     assert list(chunked(nobody, nobody.usable_counts, budget=lambda n, t, e: n, limit=1)) == []
 
 
 def skewed(clients, seed):
-    """A batch of made-up lengths: half of what people did is a choice, more or less."""
+    """A batch of made-up lengths: half of what people mention is a choice, more or less."""
     rng = stream(seed, "skewed")
     sizes = np.ceil(rng.lognormal(3.0, 1.0, clients)).astype(np.int64)
     nothing, flat = np.zeros(0, np.int64), np.zeros(0, np.float32)
-    batch = Batch(sizes, nothing, nothing, nothing, flat, nothing, nothing, nothing)
+    owner = np.repeat(np.arange(clients), sizes)
+    batch = Batch(np.zeros_like(sizes), owner, owner, owner, flat, nothing, nothing, nothing)
     return batch, np.minimum(rng.binomial(sizes, 0.5), 64)
 
 
-def cells(n, examples, events):
-    return n * (examples + events)
+def cells(n, examples, mentions):
+    return n * (examples + mentions)
 
 
-def budget(n, examples, events):
-    return n * 4 * examples * (8 + events)
+def budget(n, examples, mentions):
+    return n * 4 * examples * (8 + mentions)
 
 
 @settings(derandomize=True, deadline=None, max_examples=30)
@@ -238,16 +225,16 @@ def test_chunks_hold_everybody_once_within_the_bound_and_waste_little(clients, s
     chunks = list(chunked(batch, examples, budget, limit))
     assert sorted(np.concatenate(chunks).tolist()) == list(range(clients))
     for chunk in chunks:
-        wide, deep = int(examples[chunk].max()), int(batch.sizes[chunk].max())
+        wide, deep = int(examples[chunk].max()), int(batch.mentions[chunk].max())
         assert len(chunk) == 1 or budget(len(chunk), wide, deep) <= limit
-        filled = int((examples + batch.sizes)[chunk].sum())
+        filled = int((examples + batch.mentions)[chunk].sum())
         assert len(chunk) <= 8 or cells(len(chunk), wide, deep) <= 1.25 * filled
 
 
 def test_skewed_histories_come_in_few_chunks():
     batch, examples = skewed(10_000, 1)
     chunks = list(chunked(batch, examples, budget, 10**7))
-    padded = sum(cells(len(chunk), examples[chunk].max(), batch.sizes[chunk].max()) for chunk in chunks)
-    assert padded <= 1.25 * (examples + batch.sizes).sum()
+    padded = sum(cells(len(chunk), examples[chunk].max(), batch.mentions[chunk].max()) for chunk in chunks)
+    assert padded <= 1.25 * (examples + batch.mentions).sum()
     assert sum(len(chunk) * examples[chunk].max() for chunk in chunks) < 1.1 * examples.sum()  # what a softmax is over
     assert len(chunks) < 120

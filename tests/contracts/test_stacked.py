@@ -11,8 +11,9 @@ import pytest
 
 from fedrec.device.history import Event, Kind
 from fedrec.population import heads as heads_module
-from fedrec.population import rivals
+from fedrec.population import rivals, updates
 from fedrec.population import stacked as stacked_module
+from fedrec.population.batch import lay
 from fedrec.population.engines import spending_of
 from fedrec.population.source import Population
 from fedrec.population.stacked import Stacked
@@ -258,16 +259,16 @@ def _everyone_weighs_alike(laid):
     return laid.real / laid.real.shape[1]
 
 
-def _everyone_takes_all(training, usable, coins):
-    return usable, usable[:0]
+def _everyone_takes_all(training, batch, coins):
+    return lay(batch, batch.all_usable), None
 
 
 MUTANTS = {
     "a seen item stays a rival": ("none", rivals, "_seen", _seen_too_late),
     "sums instead of means": ("none", heads_module, "_shares", _everyone_weighs_alike),
-    "examples are not drawn": ("none", rivals, "_draw", _everyone_takes_all),
+    "examples are not drawn": ("none", updates, "draw", _everyone_takes_all),
     "a seen item stays a rival, clipped": ("user-central", rivals, "_seen", _seen_too_late),
-    "examples are not drawn, clipped": ("user-central", rivals, "_draw", _everyone_takes_all),
+    "examples are not drawn, clipped": ("user-central", updates, "draw", _everyone_takes_all),
 }
 
 

@@ -18,6 +18,7 @@ from fedrec.privacy.accounting import (
     gaussian_epsilon,
     gaussian_mu,
     gaussian_mu_for,
+    glance,
     renyi_epsilon,
     zcdp_epsilon,
 )
@@ -38,6 +39,35 @@ def test_poisson_by_hand(vector):
     population, cohort, rounds, sigma, delta, expected = vector
     value = epsilon(poisson(cohort / population, sigma, rounds), delta=delta)
     assert value == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("law", "event", "grid"), [
+    ("poisson", SampledGaussian(0.013, 0.81), 1e-2),
+    ("fixed_size", FixedSizeGaussian(0.011, 2.1), 5e-3),
+    ("fixed_size", FixedSizeGaussian(0.0013, 2.9), 1e-4),  # so little for each that 1e-2 would double it
+])  # fmt: skip
+def test_a_glance_is_an_upper_bound_within_a_per_cent(law, event, grid, monkeypatch):
+    """The grid is the coarsest that will do for the whole, and does for its parts."""
+    grids, made, whole = [], getattr(losses, law), [(event, 100)]
+    monkeypatch.setattr(losses, law, lambda rate, z, interval: (grids.append(interval), made(rate, z, interval))[1])
+    seen = {rounds: glance([(event, rounds)], whole, delta=1e-6) for rounds in (1, 40, 99)}
+    assert grids[-1] == grid
+    for rounds, value in seen.items():
+        exact = epsilon([(event, rounds)], delta=1e-6)
+        assert (1 - 1e-9) * exact <= value <= 1.01 * exact
+    assert glance([], whole, delta=1e-6) == 0
+
+
+def test_a_glance_after_every_round_convolves_once_a_round(monkeypatch):
+    kind, event, powers, joined = type(losses.poisson(0.017, 0.83, 1e-2)), SampledGaussian(0.017, 0.83), [], []
+    repeat, join = kind.self_compose, kind.compose
+    whole = [(event, 100)]
+    glance([(event, 1)], whole, delta=1e-6)  # has found the grid
+    monkeypatch.setattr(kind, "self_compose", lambda one, times: (powers.append(times), repeat(one, times))[1])
+    monkeypatch.setattr(kind, "compose", lambda one, other: (joined.append(other), join(one, other))[1])
+    seen = [glance([(event, rounds)], whole, delta=1e-6) for rounds in range(1, 41)]
+    assert powers == [2, 4, 8, 16, 32] and len(joined) == 40 - 6
+    assert seen == sorted(seen)
 
 
 def test_a_fixed_size_is_no_poisson_sample():
