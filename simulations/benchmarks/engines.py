@@ -65,6 +65,7 @@ STACKED = (
     Contender("fedrec stacked, research noise", "fedrec_engine.py", (*MANY, "--noise", "research"), together=0),
 )
 RAY = Contender("fedrec ray, 2 shards", "fedrec_engine.py", ("--engine", "ray", "--nodes", "2"), together=0)
+LORA = Contender("fedrec stacked", "fedrec_engine.py", ("--rounds", "4"), together=0)
 LOOP = Contender("fedrec loop", "fedrec_engine.py", ("--engine", "loop"))
 FLOWER = (
     Contender("Flower, Ray engine, 1 CPU a client", "flower_peer.py"),
@@ -79,7 +80,7 @@ CENTRAL = tuple(
     Contender(f"central PyTorch loop, {name}", "central_peer.py", ("--batch", str(batch)), 0, batch)
     for name, batch in (("batch 64", 64), ("batch 256", 256), ("batch 1024", 1024), ("one batch", 0))
 )
-CONTENDERS = {"bottleneck": (*STACKED, RAY, LOOP, *FLOWER, *PFL, *CENTRAL), "lora": (*STACKED[:1], LOOP, FLOWER[0])}
+CONTENDERS = {"bottleneck": (*STACKED, RAY, LOOP, *FLOWER, *PFL, *CENTRAL), "lora": (LORA, LOOP, FLOWER[0])}
 
 
 @dataclass(frozen=True)
