@@ -23,20 +23,25 @@ class Speed:
     """Engine, device and working memory; equal plans give equal results up to floating-point tolerance.
 
     `memory` is what one chunk of a stacked cohort may take, in MiB, beside the model and the shared tables. `threads`
-    chunks are worked on side by side: 0 stands for as many as torch has threads, one a core. `nodes` shards run on the
-    Ray cluster at `address`; 0 and "" stand for as many as there is room for, on this machine alone.
+    chunks are worked on side by side: 0 stands for as many as torch has threads, one a core. With more than one of
+    `processes`, `stacked` cuts the clients into as many shards, each in a process and a thread of its own. `nodes`
+    shards run on the Ray cluster at `address`; 0 and "" stand for as many as there is room for, on this machine alone.
     """
 
     engine: Engine = Engine.STACKED
     device: str = "cpu"
     memory: int = 32
     threads: int = 0
+    processes: int = 1
     nodes: int = 0
     address: str = ""
 
     def __post_init__(self) -> None:
         require(self.memory >= 1, "a chunk has at least 1 MiB", memory=self.memory)
         require(self.nodes >= 0, "shards are counted from 1; 0 leaves it to the cluster", nodes=self.nodes)
+        alone = self.processes <= 1 or self.engine is Engine.STACKED
+        require(alone, "processes are shards of the stacked engine", engine=self.engine, processes=self.processes)
+        require(self.processes >= 1, "processes are counted from 1", processes=self.processes)
         require(self.threads >= 0, "threads are counted from 1; 0 leaves it to torch", threads=self.threads)
 
     @property

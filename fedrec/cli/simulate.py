@@ -46,6 +46,7 @@ def simulate(  # noqa: PLR0913  (one parameter a flag)
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     memory: Annotated[int, typer.Option(help="MiB that a chunk of a stacked cohort may take.")] = 32,
     threads: Annotated[int, typer.Option(help="Chunks side by side; 0 stands for as many as there are cores.")] = 0,
+    processes: Annotated[int, typer.Option(help="Shards in processes of their own, instead of threads.")] = 1,
     nodes: Annotated[int, typer.Option(help="Shards on Ray; 0 stands for as many as there is room for.")] = 0,
     address: Annotated[str, typer.Option(help="A Ray cluster, HOST:PORT or auto, instead of this machine.")] = "",
     form: FormatOption = Format.TEXT,
@@ -61,7 +62,9 @@ def simulate(  # noqa: PLR0913  (one parameter a flag)
 
     screen = Screen(quiet=form is Format.JSON)
     wish = Wish(config, data, mode, epsilon)
-    speed = Speed(engine=engine, device=device, memory=memory, threads=threads, nodes=nodes, address=address)
+    speed = Speed(
+        engine=engine, device=device, memory=memory, threads=threads, processes=processes, nodes=nodes, address=address
+    )  # fmt: skip
     simulation = _resumed(resume, speed) if resume else _started(plan_of(wish, seed, settings), out, speed, screen)
     screen.heading(simulation)
     with screen.training(simulation) as told:

@@ -14,7 +14,7 @@ from fedrec.errors import RunError
 from fedrec.exchange.client import client_app, shard_app
 from fedrec.exchange.crew import Crew, Devices, Shards
 from fedrec.population.accounts import Accounts
-from fedrec.population.grid import LocalGrid
+from fedrec.population.grid import in_process
 from fedrec.population.shard import Shard
 from fedrec.population.stacked import Stacked
 from fedrec.population.world import Fleet, VirtualDevice, accepted
@@ -31,10 +31,15 @@ def opened(fleet: Fleet, folder: Path, speed: Speed) -> Iterator[tuple[Grid, Cre
     match speed.engine:
         case Engine.LOOP:
             app = client_app(lambda context: VirtualDevice(fleet, partition(context)))
-            yield LocalGrid(app, len(fleet)), Devices()
+            yield in_process(app, len(fleet)), Devices()
+        case Engine.STACKED if speed.processes > 1:
+            from fedrec.population.nodes import in_processes
+
+            with in_processes(folder, speed) as grid:
+                yield grid, Shards(speed.processes)
         case Engine.STACKED:
             whole = Shard.of(Stacked(fleet, speed), 0, 1)
-            yield LocalGrid(shard_app(lambda context: whole), 1), Shards(1)
+            yield in_process(shard_app(lambda context: whole), 1), Shards(1)
         case Engine.RAY:
             from fedrec.population.nodes import on_ray
 

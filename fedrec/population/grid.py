@@ -1,9 +1,10 @@
-"""A Flower `Grid` without a network: the deployed client app, called in this process, one client at a time."""
+"""A Flower `Grid` without a network: the deployed client app, called in this process or in others beside it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
 from typing import Never
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -18,13 +19,15 @@ _FAILED = 1  # Flower's error code for a client app that raised
 _LOG = logging.getLogger(__name__)
 
 
-class LocalGrid(Grid):
-    """`clients` nodes that answer at once. Node n hosts client n − 1. A client that raises becomes an error reply."""
+Answers = Callable[[Iterable[Message]], Iterator[Message]]
 
-    def __init__(self, app: ClientApp, clients: int) -> None:
+
+class LocalGrid(Grid):
+    """`nodes` nodes of this machine, 1 … `nodes`, for which `answers` makes replies to messages."""
+
+    def __init__(self, answers: Answers, nodes: int) -> None:
         become_local_server()
-        self._app, self._clients = app, clients
-        self._contexts: dict[int, Context] = {}
+        self._answers, self._nodes, self._serials = answers, nodes, count()
 
     def set_run(self, run: Run) -> None:
         """There is one run."""
@@ -35,14 +38,12 @@ class LocalGrid(Grid):
         return Run.create_empty(1)
 
     def get_node_ids(self) -> Iterable[int]:
-        """1 … clients."""
-        return range(1, self._clients + 1)
+        """1 … nodes."""
+        return range(1, self._nodes + 1)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
-        """Answer one message after the other, as the caller takes the replies."""
-        for serial, message in enumerate(messages):
-            message.metadata.__dict__["_message_id"] = str(serial)
-            yield self._answer(message)
+        """Replies, as the caller takes them; nobody is waited for any longer than it runs."""
+        return self._answers(map(self._numbered, messages))
 
     def create_message(  # noqa: PLR0913  (Flower's signature)
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
@@ -58,18 +59,36 @@ class LocalGrid(Grid):
         """Nothing waits in this grid."""
         raise NotImplementedError("use send_and_receive")
 
-    def _answer(self, message: Message) -> Message:
-        node = message.metadata.dst_node_id
-        context = self._contexts.setdefault(node, self._context(node))
-        try:
-            return self._app(message, context)
-        except FedrecError as error:
-            reason = str(error)
-        except Exception as error:  # one client's bug must not end the others' run
-            _LOG.exception("client %d failed", node - 1)
-            reason = type(error).__name__
-        return Message(Error(code=_FAILED, reason=reason), reply_to=message)
+    def _numbered(self, message: Message) -> Message:
+        message.metadata.__dict__["_message_id"] = str(next(self._serials))
+        return message
 
-    def _context(self, node: int) -> Context:
-        config: dict[str, bool | float | int | str] = {"partition-id": node - 1, "num-partitions": self._clients}
-        return Context(run_id=1, node_id=node, node_config=config, state=RecordDict(), run_config={})
+
+def in_process(app: ClientApp, clients: int) -> LocalGrid:
+    """A grid that calls `app` for one message after the other, as replies are taken. Node n hosts client n − 1."""
+    contexts: dict[int, Context] = {}
+
+    def answers(messages: Iterable[Message]) -> Iterator[Message]:
+        for message in messages:
+            place = message.metadata.dst_node_id - 1
+            yield answer(app, message, contexts.setdefault(place, context_of(place, clients)))
+
+    return LocalGrid(answers, clients)
+
+
+def answer(app: ClientApp, message: Message, context: Context) -> Message:
+    """The reply of `app`; an error reply if it raises."""
+    try:
+        return app(message, context)
+    except FedrecError as error:
+        reason = str(error)
+    except Exception as error:  # one client's bug must not end the others' run
+        _LOG.exception("client %d failed", message.metadata.dst_node_id - 1)
+        reason = type(error).__name__
+    return Message(Error(code=_FAILED, reason=reason), reply_to=message)
+
+
+def context_of(place: int, among: int) -> Context:
+    """The context of the node that hosts partition `place` of `among`."""
+    config: dict[str, bool | float | int | str] = {"partition-id": place, "num-partitions": among}
+    return Context(run_id=1, node_id=place + 1, node_config=config, state=RecordDict(), run_config={})

@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 from fedrec.device.policy import Policy
 from fedrec.exchange.client import shard_app
 from fedrec.population.engines import partition
+from fedrec.population.processes import process_grid
 from fedrec.population.shard import Shard
 from fedrec.population.simulate import Simulation
 from fedrec.population.stacked import Stacked
@@ -54,6 +55,14 @@ def on_ray(folder: Path, speed: Speed) -> Iterator[Grid]:
     config = {"device": speed.device, "memory": str(speed.memory)}
     cluster = Cluster(address=speed.address, gpus=float(speed.device != "cpu"))
     with ray_grid(folder, shards, speed.nodes, cluster=cluster, config=config) as grid:
+        yield grid
+
+
+@contextmanager
+def in_processes(folder: Path, speed: Speed) -> Iterator[Grid]:
+    """A grid of shards in processes of this machine, for the run in `folder`."""
+    config = {"device": speed.device, "memory": str(speed.memory)}
+    with process_grid(folder, shards, speed.processes, config) as grid:
         yield grid
 
 

@@ -62,6 +62,7 @@ class Contender:
 MANY = ("--rounds", "21")  # of an engine whose rounds are short
 STACKED = (
     Contender("fedrec stacked", "fedrec_engine.py", MANY, together=0),
+    Contender("fedrec stacked, 2 processes", "fedrec_engine.py", (*MANY, "--processes", "2"), together=0),
     Contender("fedrec stacked, research noise", "fedrec_engine.py", (*MANY, "--noise", "research"), together=0),
 )
 RAY = Contender("fedrec ray, 2 shards", "fedrec_engine.py", ("--engine", "ray", "--nodes", "2"), together=0)

@@ -72,12 +72,15 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--engine", type=Engine, default=Engine.STACKED)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--nodes", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=0, help="0 for as many as the workload says")
     parser.add_argument("--noise", default="hardened", choices=("hardened", "research"))
     given = parser.parse_args()
-    speed = Speed(engine=given.engine, threads=given.threads, device=given.device, nodes=given.nodes)
+    speed = Speed(
+        engine=given.engine, threads=given.threads, processes=given.processes, device=given.device, nodes=given.nodes
+    )  # fmt: skip
     run(given.folder, given.out, speed, rounds=given.rounds, noise=given.noise)
 
 

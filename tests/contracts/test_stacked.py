@@ -161,6 +161,8 @@ def test_nobody_is_too_small_for_a_chunk(tmp_path, mode, steps):
     settings = {**MODES[mode], "clients": 8, "federation": {"cohort": 8}, "training": {"steps": steps}}
     pair = Pair.of(tmp_path, settings, world=world)
     agree(pair, 1, *pair.sent(1, np.arange(8)))
+    idle = pair.stacked.take_part(Turn(2), pair.shared(), np.arange(4))  # nobody has an example: a chunk of none
+    assert idle.summed.count == 4 and idle.summed.total.any() == (mode == "user-distributed")
     nothing = pair.stacked.take_part(Turn(2), pair.shared(), np.zeros(0, np.int64))
     assert nothing.summed.count == 0 and not nothing.summed.total.any()
 

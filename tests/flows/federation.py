@@ -10,7 +10,7 @@ from plans import plan_of
 from fedrec.exchange import wire
 from fedrec.exchange.client import client_app
 from fedrec.exchange.strategy import FederatedTraining
-from fedrec.population.grid import LocalGrid
+from fedrec.population.grid import in_process
 from fedrec.privacy.conduct import Conduct
 from fedrec.privacy.ledger import Ledger
 from fedrec.privacy.noise import Level
@@ -84,7 +84,7 @@ def partition(context):
 def grid_of(plan=None, *, client_of=lambda place: place, nodes=0):
     """A grid with a node for each client, or with so many."""
     app = client_app(lambda context: Toy(client_of(partition(context)), plan))
-    return LocalGrid(app, nodes or (plan.population if plan else CLIENTS))
+    return in_process(app, nodes or (plan.population if plan else CLIENTS))
 
 
 class Tampered:

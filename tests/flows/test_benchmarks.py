@@ -12,7 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fedrec.population.grid import LocalGrid
+from fedrec.population.grid import in_process
 from fedrec.speed import Engine, Speed
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +95,7 @@ def test_flowers_own_strategy_arrives_at_the_same_sum(folder, work):
     from flower_client import app
     from flower_peer import train
 
-    seen = train(LocalGrid(app, CLIENTS), folder)
+    seen = train(in_process(app, CLIENTS), folder)
     assert len(seen.stamps) == 3 and all(len(set(clients)) == COHORT for clients in seen.clients)
     np.testing.assert_allclose(seen.total, work.total(seen.clients[0]), atol=1e-4)
 

@@ -6,7 +6,7 @@ from federation import OPEN, SERVER, SPEC, TASK, Tampered, Toy, grid_of, partiti
 from fedrec.errors import RunError, WireError
 from fedrec.exchange.client import client_app
 from fedrec.exchange.strategy import FederatedTraining
-from fedrec.population.grid import LocalGrid
+from fedrec.population.grid import in_process
 
 
 def join(grid, clients, folder, patience=0.3):
@@ -40,7 +40,7 @@ def test_two_nodes_cannot_be_one_client(tmp_path, nodes):
 
 
 def test_a_node_of_another_task_ends_the_join(tmp_path):
-    grid = LocalGrid(
+    grid = in_process(
         client_app(lambda context: Toy(partition(context), task="other" if partition(context) == 2 else TASK)), 3
     )
     with pytest.raises(WireError, match="set up for one task.*from one run folder"):
@@ -52,4 +52,4 @@ def test_a_node_that_cannot_open_its_device_ends_the_join(tmp_path):
         raise RunError("no device here")
 
     with pytest.raises(WireError, match="the node answered with an error"):
-        join(LocalGrid(client_app(fail), 2), 2, tmp_path)
+        join(in_process(client_app(fail), 2), 2, tmp_path)

@@ -20,39 +20,21 @@ import pytest
 if importlib.util.find_spec("ray") is None:
     pytest.skip("Flower's simulation engine needs Ray: pip install 'fedrec[ray]'", allow_module_level=True)
 
-from fedrec.exchange.flower import become_local_server, crashed  # isort: skip  (before Ray and Flower: it sets their switches)
+from fedrec.exchange.flower import become_local_server  # isort: skip  (before Ray and Flower: it sets their switches)
 import ray
 from flwr.app import Context, Message, RecordDict
 from ray.cluster_utils import Cluster as Machines
-from safetensors.numpy import load_file
+from slices import REPLAYED, after, charged, kept, on_shards, plan, trained
 
 from fedrec.errors import RunError, SpecError
-from fedrec.exchange.client import shard_app
-from fedrec.exchange.crew import Shards
-from fedrec.exchange.serve import serve
 from fedrec.population import machines as common
 from fedrec.population import ray as engine
-from fedrec.population.engines import partition
-from fedrec.population.grid import LocalGrid
 from fedrec.population.nodes import shards
-from fedrec.population.shard import Shard
-from fedrec.population.simulate import Simulation
-from fedrec.population.stacked import Stacked
 from fedrec.privacy.chain import Book
 from fedrec.spec import Plan
 from fedrec.speed import Engine, Speed
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file <_io.* name='/dev/null':ResourceWarning")  # Ray's own
-
-ONE = Speed(threads=1)
-WHOLE = {
-    "data": {"options": {"users": "40", "items": "64"}},
-    "model": {"encoder": "hash", "dim": 16},
-    "training": {"embedding_rate": 0.5},
-    "federation": {"rounds": 3, "cohort": 10},
-    "evaluation": {"every": 0, "baselines": "none"},
-}
-REPLAYED = {"privacy": {"mode": "user-central", "noise": "test", "force": True}}
 
 
 @pytest.fixture(scope="module")
@@ -72,29 +54,6 @@ def machines():
 
 def on(machines, nodes):
     return Speed(engine=Engine.RAY, nodes=nodes, address=machines.address)
-
-
-def plan(**over):
-    return Plan().override(WHOLE).override(over)
-
-
-def trained(path, plan, speed, told=lambda row: None):
-    """A whole run: the rows of its metrics."""
-    simulation = Simulation.start(plan, path, speed=speed)
-    simulation.train(told)
-    return simulation.run.metrics()
-
-
-def kept(path):
-    """What a run leaves: everything in the checkpoint, and what the devices hold."""
-    return {**load_file(path / "checkpoint.safetensors"), "devices": np.load(path / "devices" / "embeddings.npy")}
-
-
-def charged(path):
-    """What the ledger says of each round, but for the time of day."""
-    return [
-        (record.state, record.round, record.event, record.digest) for record in Book.read(path / "ledger.jsonl").records
-    ]
 
 
 def workers():
@@ -118,30 +77,6 @@ def within_the_next_round(count, harm):
                 os.kill(worker, signal.SIGCONT)
 
     Timer(1.5, strike).start()
-
-
-def on_shards(path, plan, nodes, *, lost=None):
-    """The same run on shards in this process; the reply of node `lost[0]` in round `lost[1]` does not come."""
-
-    class Lossy(LocalGrid):
-        def send_and_receive(self, messages, *, timeout=None):
-            for message in messages:
-                if (message.metadata.dst_node_id - 1, message.metadata.group_id) == (place, str(number)):
-                    message.metadata.__dict__["_message_id"] = "lost"
-                    yield crashed(message, "lost")
-                else:
-                    yield from super().send_and_receive([message])
-
-    place, number = lost or (None, None)
-    simulation = Simulation.start(plan, path, speed=ONE)
-    stacked = Stacked(simulation.fleet, ONE)
-    grid = Lossy(shard_app(lambda context: Shard.of(stacked, partition(context), nodes)), nodes)
-    serve(simulation.task, grid, path, crew=Shards(nodes))
-
-
-def after(number, do):
-    """What a run is told with: `do` once round `number` is over."""
-    return lambda row: do() if row["round"] == number else None
 
 
 def test_two_machines_train_the_model_of_one(machines, tmp_path, cli, tiny):

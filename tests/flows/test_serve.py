@@ -9,7 +9,7 @@ from fedrec.errors import SpecError
 from fedrec.exchange.client import client_app
 from fedrec.exchange.serve import serve
 from fedrec.model.catalogue import Catalogue
-from fedrec.population.grid import LocalGrid
+from fedrec.population.grid import in_process
 from fedrec.population.simulate import Simulation
 from fedrec.rounds.checkpoint import Checkpoint
 from fedrec.spec import Plan
@@ -39,7 +39,7 @@ class Toy:
 
 def grid_of(task):
     app = client_app(lambda context: Toy(task, int(context.node_config["partition-id"])))
-    return LocalGrid(app, task.plan.clients)
+    return in_process(app, task.plan.clients)
 
 
 def test_everybody_counts_once(tmp_path):
@@ -67,7 +67,7 @@ def test_a_finished_run_asks_nobody_again(tmp_path):
     task, told = Task(PLAN, ITEMS), []
     shared = serve(task, grid_of(task), tmp_path, [told.append])
 
-    class Idle(LocalGrid):
+    class Idle(in_process):
         def send_and_receive(self, messages, *, timeout=None):
             asked = list(messages)
             assert all(message.metadata.message_type == "query.hello" for message in asked)

@@ -32,7 +32,7 @@ from fedrec.exchange.client import shard_app
 from fedrec.exchange.crew import Shards
 from fedrec.exchange.flower import become_local_server
 from fedrec.exchange.strategy import FederatedTraining
-from fedrec.population.grid import LocalGrid
+from fedrec.population.grid import in_process
 from fedrec.privacy.chain import Book
 from fedrec.privacy.crossing import Summed
 from fedrec.privacy.noise import Level
@@ -61,7 +61,7 @@ def shards_of(*hosts, plan=None, firsts=None):
     """A grid of shards that host so many clients each."""
     firsts = np.cumsum([0, *hosts[:-1]]).tolist() if firsts is None else firsts
     slices = [Slice(first, count, plan) for first, count in zip(firsts, hosts, strict=True)]
-    return LocalGrid(shard_app(lambda context: slices[partition(context)]), len(hosts))
+    return in_process(shard_app(lambda context: slices[partition(context)]), len(hosts))
 
 
 def trained(folder, grid, plan=None, rounds=0):
@@ -181,7 +181,7 @@ def test_slices_that_do_not_make_up_the_clients_end_the_join(tmp_path, hosts, fi
 def test_devices_are_never_asked_as_shards_nor_shards_as_devices(tmp_path):
     strategy = FederatedTraining(SPEC, OPEN, LEARNER, task=TASK, folder=tmp_path)
     with pytest.raises(WireError, match="a device answers for itself alone"):
-        strategy.join(LocalGrid(shard_app(lambda context: Slice(partition(context), 2)), CLIENTS), CLIENTS)
+        strategy.join(in_process(shard_app(lambda context: Slice(partition(context), 2)), CLIENTS), CLIENTS)
     asked = wire.train(1, wire.Header(TASK, 1), wire.arrays(INITIAL), np.arange(3))
     [reply] = grid_of().send_and_receive([asked])
     assert reply.has_error() and "a device answers for itself alone" in reply.error.reason

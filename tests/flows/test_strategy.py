@@ -26,7 +26,7 @@ from fedrec.errors import RunError
 from fedrec.exchange import wire
 from fedrec.exchange.client import client_app
 from fedrec.exchange.strategy import FederatedTraining
-from fedrec.population.grid import LocalGrid
+from fedrec.population.grid import in_process
 from fedrec.rounds.learner import Learner
 from fedrec.rounds.optimizer import Optimum, ServerOptimizer
 from fedrec.spec import FederationSpec
@@ -167,7 +167,7 @@ def test_a_device_that_raises_is_one_reply_less(tmp_path):
                 raise RunError("this device is broken")
             return super().take_part(turn, shared)
 
-    grid = LocalGrid(client_app(lambda context: Broken(partition(context))), CLIENTS)
+    grid = in_process(client_app(lambda context: Broken(partition(context))), CLIENTS)
     shared, told = train(tmp_path, grid=grid, rounds=1)
     assert told[0].tally.refused == {"the node answered with an error": 1}
     np.testing.assert_array_equal(shared, by_hand([client for client in COHORT if client != victim]))
@@ -203,7 +203,7 @@ def test_silence_is_a_zero(tmp_path):
 
 
 def test_a_device_of_another_task_does_not_take_part():
-    grid = LocalGrid(client_app(lambda context: Toy(0, task="other")), 1)
+    grid = in_process(client_app(lambda context: Toy(0, task="other")), 1)
     asked = wire.train(1, wire.Header(TASK, 1), wire.arrays(INITIAL))
     (reply,) = grid.send_and_receive([asked])
     assert reply.error.reason.startswith("server and device were set up for one task")

@@ -14,7 +14,7 @@ from fedrec.device.history import Event, Kind
 from fedrec.exchange import wire
 from fedrec.exchange.client import client_app
 from fedrec.model.catalogue import Catalogue
-from fedrec.population.grid import LocalGrid
+from fedrec.population.grid import in_process
 from fedrec.population.source import Population
 from fedrec.population.states import DeviceStates
 from fedrec.population.world import Fleet, VirtualDevice, World
@@ -72,7 +72,7 @@ def replies(folder, settings):
     with closing(DeviceLedger(folder / "ledger.sqlite", lifetime, fast=True)) as ledger:
         fleet = Fleet(task, world, states, ledger)
         app = client_app(lambda context: VirtualDevice(fleet, int(context.node_config["partition-id"])))
-        grid, shared = LocalGrid(app, len(HELD)), wire.arrays(task.model.initial)
+        grid, shared = in_process(app, len(HELD)), wire.arrays(task.model.initial)
         requests = [wire.train(node, wire.Header(task.hash, 1), shared) for node in grid.get_node_ids()]
         return list(grid.send_and_receive(requests))
 

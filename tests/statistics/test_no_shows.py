@@ -14,7 +14,7 @@ from scipy.stats import chi2
 from fedrec.exchange import wire
 from fedrec.exchange.client import client_app
 from fedrec.exchange.strategy import FederatedTraining
-from fedrec.population.grid import LocalGrid
+from fedrec.population.grid import in_process
 from fedrec.privacy.conduct import Conduct
 from fedrec.privacy.ledger import Ledger
 from fedrec.privacy.phase import Phase
@@ -51,7 +51,7 @@ class Unreliable:
     """A grid on which a reply arrives with probability `answers`; `asked` keeps the nodes of each request for one."""
 
     def __init__(self, answers):
-        self.grid, self.answers, self.asked = LocalGrid(client_app(Device), CLIENTS), answers, []
+        self.grid, self.answers, self.asked = in_process(client_app(Device), CLIENTS), answers, []
         self.coins = default_rng()
 
     def get_node_ids(self):

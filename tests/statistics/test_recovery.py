@@ -12,7 +12,7 @@ from fedrec.device.profile import contexts
 from fedrec.exchange.client import client_app
 from fedrec.exchange.serve import serve
 from fedrec.model.encoder import open_encoder
-from fedrec.population.grid import LocalGrid
+from fedrec.population.grid import in_process
 from fedrec.population.source import Population
 from fedrec.population.states import DeviceStates
 from fedrec.population.world import Fleet, ModelScorer, VirtualDevice, World
@@ -48,7 +48,7 @@ def trained_on(dataset, folder):
     world, task = World.of(dataset, PLAN), Task(PLAN, dataset.catalogue)
     fleet = Fleet(task, world, DeviceStates(folder / "devices", USERS, DIM))
     app = client_app(lambda context: VirtualDevice(fleet, int(context.node_config["partition-id"])))
-    shared = serve(task, LocalGrid(app, USERS), folder)
+    shared = serve(task, in_process(app, USERS), folder)
     return ModelScorer(fleet, shared, fleet.states.after(ROUNDS))
 
 

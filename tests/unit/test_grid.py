@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 from fedrec.errors import DataError
 from fedrec.exchange import wire
 from fedrec.exchange.client import client_app
-from fedrec.population.grid import LocalGrid
+from fedrec.population.grid import in_process
 
 ROOT = Path(__file__).parents[2]
 SECRET = "what she searched for"
@@ -45,7 +45,7 @@ def ask(grid, nodes, number=1):
 
 
 def test_node_n_hosts_client_n_minus_one():
-    grid = LocalGrid(client_app(lambda context: Toy(partition(context))), 5)
+    grid = in_process(client_app(lambda context: Toy(partition(context))), 5)
     assert list(grid.get_node_ids()) == [1, 2, 3, 4, 5]
     replies = ask(grid, [5, 1])
     assert [reply.metadata.src_node_id for reply in replies] == [5, 1]
@@ -54,12 +54,12 @@ def test_node_n_hosts_client_n_minus_one():
 
 
 def test_a_client_that_raises_becomes_an_error_reply_and_the_others_go_on():
-    replies = ask(LocalGrid(client_app(lambda context: Toy(partition(context))), 4), [1, 2, 3, 4])
+    replies = ask(in_process(client_app(lambda context: Toy(partition(context))), 4), [1, 2, 3, 4])
     assert [reply.has_error() for reply in replies] == [False, True, True, False]
 
 
 def test_an_error_reply_holds_the_rule_and_nothing_of_the_person(caplog):
-    bug, refusal = ask(LocalGrid(client_app(lambda context: Toy(partition(context))), 4), [2, 3])
+    bug, refusal = ask(in_process(client_app(lambda context: Toy(partition(context))), 4), [2, 3])
     assert "ZeroDivisionError" in bug.error.reason
     assert "a rule" in refusal.error.reason
     assert SECRET not in bug.error.reason + refusal.error.reason
@@ -73,13 +73,13 @@ def test_any_client_app_may_raise(caplog, error, reason):
     def train(message, context):
         raise error
 
-    (reply,) = ask(LocalGrid(app, 1), [1])
+    (reply,) = ask(in_process(app, 1), [1])
     assert reply.error.reason == reason
 
 
 def test_replies_are_made_as_they_are_taken():
     asked = []
-    grid = LocalGrid(client_app(lambda context: asked.append(partition(context)) or Toy(0)), 3)
+    grid = in_process(client_app(lambda context: asked.append(partition(context)) or Toy(0)), 3)
     replies = iter(grid.send_and_receive([wire.train(node, wire.Header("t", 1), SHARED) for node in (1, 2, 3)]))
     next(replies)
     assert asked == [0]
@@ -94,14 +94,14 @@ def test_each_node_keeps_its_own_context():
         seen.append((context.node_id, context.state["count"]["n"], context.node_config["num-partitions"]))
         return Toy(0)
 
-    grid = LocalGrid(client_app(open_device), 3)
+    grid = in_process(client_app(open_device), 3)
     ask(grid, [1, 2])
     ask(grid, [2])
     assert seen == [(1, 1, 3), (2, 1, 3), (2, 2, 3)]
 
 
 def test_there_is_no_other_way_to_send():
-    grid = LocalGrid(client_app(lambda context: Toy(0)), 1)
+    grid = in_process(client_app(lambda context: Toy(0)), 1)
     assert grid.run.run_id == 1
     with pytest.raises(NotImplementedError, match="make a flwr.app.Message"):
         grid.create_message(RecordDict(), wire.TRAIN, 1, "1")
