@@ -40,7 +40,8 @@ class Speed:
         require(self.memory >= 1, "a chunk has at least 1 MiB", memory=self.memory)
         require(self.nodes >= 0, "shards are counted from 1; 0 leaves it to the cluster", nodes=self.nodes)
         alone = self.processes <= 1 or self.engine is Engine.STACKED
-        require(alone, "processes are shards of the stacked engine", engine=self.engine, processes=self.processes)
+        require(alone, "processes are shards of the stacked engine", remedy="Leave out --processes, or --engine.",
+                engine=str(self.engine), processes=self.processes)  # fmt: skip
         require(self.processes >= 1, "processes are counted from 1", processes=self.processes)
         require(self.threads >= 0, "threads are counted from 1; 0 leaves it to torch", threads=self.threads)
 
