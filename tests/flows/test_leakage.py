@@ -9,7 +9,7 @@ from flwr.common.serde import message_to_proto, recorddict_to_proto
 
 from fedrec.device.training import LocalTraining
 from fedrec.exchange import wire
-from fedrec.population.grid import in_process
+from fedrec.population.grid import LocalGrid
 from fedrec.population.simulate import Simulation
 from fedrec.population.updates import Updates
 from fedrec.speed import Engine, Speed
@@ -36,7 +36,7 @@ def events(search=WRITTEN[0], review=WRITTEN[1]):
 @pytest.fixture
 def wired(monkeypatch):
     """Every message that crosses the grid, in both directions."""
-    crossed, whole = [], in_process.send_and_receive
+    crossed, whole = [], LocalGrid.send_and_receive
 
     def recording(self, messages, *, timeout=None):
         messages = list(messages)
@@ -45,7 +45,7 @@ def wired(monkeypatch):
             crossed.append(reply)
             yield reply
 
-    monkeypatch.setattr(in_process, "send_and_receive", recording)
+    monkeypatch.setattr(LocalGrid, "send_and_receive", recording)
     return crossed
 
 

@@ -9,7 +9,7 @@ from fedrec.errors import SpecError
 from fedrec.exchange.client import client_app
 from fedrec.exchange.serve import serve
 from fedrec.model.catalogue import Catalogue
-from fedrec.population.grid import in_process
+from fedrec.population.grid import LocalGrid, in_process
 from fedrec.population.simulate import Simulation
 from fedrec.rounds.checkpoint import Checkpoint
 from fedrec.spec import Plan
@@ -67,14 +67,12 @@ def test_a_finished_run_asks_nobody_again(tmp_path):
     task, told = Task(PLAN, ITEMS), []
     shared = serve(task, grid_of(task), tmp_path, [told.append])
 
-    class Idle(in_process):
-        def send_and_receive(self, messages, *, timeout=None):
-            asked = list(messages)
-            assert all(message.metadata.message_type == "query.hello" for message in asked)
-            return super().send_and_receive(asked, timeout=timeout)
+    def idle(messages):
+        asked = list(messages)
+        assert all(message.metadata.message_type == "query.hello" for message in asked)
+        return grid_of(task).send_and_receive(asked)
 
-    app = client_app(lambda context: Toy(task, int(context.node_config["partition-id"])))
-    assert serve(task, Idle(app, 4), tmp_path).tobytes() == shared.tobytes()
+    assert serve(task, LocalGrid(idle, 4), tmp_path).tobytes() == shared.tobytes()
     assert [progress.round for progress in told] == [1, 2]
 
 
