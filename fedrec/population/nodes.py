@@ -52,18 +52,21 @@ def on_ray(folder: Path, speed: Speed) -> Iterator[Grid]:
     """A grid of shards on Ray, for the run in `folder`."""
     from fedrec.population.ray import Cluster, ray_grid
 
-    config = {"device": speed.device, "memory": str(speed.memory)}
     cluster = Cluster(address=speed.address, gpus=float(speed.device != "cpu"))
-    with ray_grid(folder, shards, speed.nodes, cluster=cluster, config=config) as grid:
+    with ray_grid(folder, shards, speed.nodes, cluster=cluster, config=_config(speed)) as grid:
         yield grid
 
 
 @contextmanager
 def in_processes(folder: Path, speed: Speed) -> Iterator[Grid]:
     """A grid of shards in processes of this machine, for the run in `folder`."""
-    config = {"device": speed.device, "memory": str(speed.memory)}
-    with process_grid(folder, shards, speed.processes, config) as grid:
+    with process_grid(folder, shards, speed.processes, _config(speed)) as grid:
         yield grid
+
+
+def _config(speed: Speed) -> dict[str, str]:
+    """What `open_shard` is told beside the run."""
+    return {"device": speed.device, "memory": str(speed.memory)}
 
 
 @lru_cache(maxsize=1)

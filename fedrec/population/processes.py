@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -100,10 +100,6 @@ def _serve(line: Connection, app: App, context: Context) -> None:
     """Answer until nobody asks any more. An interrupt is the asking process' business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     serving = app()
-    with one_thread():
+    with one_thread(), suppress(EOFError, OSError):  # whoever asks may be gone while this one waits, or works
         while True:
-            try:
-                message = line.recv()
-            except EOFError:
-                return
-            line.send(answer(serving, message, context))
+            line.send(answer(serving, line.recv(), context))
