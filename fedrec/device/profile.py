@@ -17,6 +17,8 @@ from fedrec.spec import ProfileSpec
 
 Tower = Callable[[Sequence[str]], TowerInputs]
 
+FAINTEST = 1e-6  # a view is divided by its length, or by this
+
 
 @dataclass(frozen=True, eq=False)
 class Events:
@@ -83,7 +85,7 @@ def contexts(vectors: Tensor, cuts: Tensor, decays: Sequence[float]) -> Tensor:
     # 0⁰ = 1 in torch, which is what decay 0 needs.
     age = back.clamp(min=0).to(vectors.dtype)
     weights = torch.stack([decay**age * known for decay in map(torch.tensor, decays)])
-    return functional.normalize(weights @ vectors, dim=-1, eps=1e-6)
+    return functional.normalize(weights @ vectors, dim=-1, eps=FAINTEST)
 
 
 def signed_weights(history: History, spec: ProfileSpec) -> NDArray[np.float32]:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fedrec.device.profile import FAINTEST
 from fedrec.model.ranking import Model
 from fedrec.population.batch import Laid, recency
 from fedrec.population.rivals import NEVER, Drawn, barred, barred_among
 from fedrec.population.tower import Gradients, Tower, looked_up
 
-_SHORTEST = 1e-6  # a context is divided by its length, or by this
 _DEEP = 2 << 30  # bytes of a chunk over a large catalogue under LoRA
 
 
@@ -81,7 +81,7 @@ class Heads:
         weights = recency(laid, self.model.spec.decays)
         sums = weights.flatten(1, 2) @ looked_up(self.tower.table, laid.entry)
         length = torch.linalg.vector_norm(sums, dim=2, keepdim=True)
-        past = (sums / length.clamp(min=_SHORTEST)).view(*weights.shape[:3], sums.shape[2])
+        past = (sums / length.clamp(min=FAINTEST)).view(*weights.shape[:3], sums.shape[2])
         asked = self.model.queries(self.tower.parameters, past.transpose(0, 1).flatten(1, 2))
         queries = asked.view(clients, -1, asked.shape[1]) + embeddings[:, None]
         scored = self._whole(laid, queries) if drawn is None else self._among(laid, queries, drawn)
@@ -217,4 +217,4 @@ def _shares(laid: Laid) -> Tensor:
 def _unstretched(slope: Tensor, along: Tensor, length: Tensor) -> Tensor:
     """The way back of `slope` (n, k, dim) through division by length (n, k, 1), `along` being the result."""
     turned = slope - along * (along * slope).sum(2, keepdim=True)
-    return torch.where(length >= _SHORTEST, turned, slope) / length.clamp(min=_SHORTEST)
+    return torch.where(length >= FAINTEST, turned, slope) / length.clamp(min=FAINTEST)

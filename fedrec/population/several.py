@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional
 
+from fedrec.device.profile import FAINTEST
 from fedrec.device.training import LocalTraining
 from fedrec.model.ranking import Model, Parameters
 from fedrec.model.trunk import Top
@@ -146,7 +147,7 @@ class _Steps:
 
     def _queries(self, parameters: Parameters, laid: Laid, mentioned: Tensor) -> Tensor:
         """(n, T, dim) what each looks for, without its embedding, given the vectors (n, M, dim) of its mentions."""
-        past = functional.normalize(decayed(laid, mentioned, self.heads.model.spec.decays), dim=-1, eps=1e-6)
+        past = functional.normalize(decayed(laid, mentioned, self.heads.model.spec.decays), dim=-1, eps=FAINTEST)
         return vmap(self.heads.model.queries)(parameters, past)
 
     def _views(self, mine: Tensor) -> dict[str, Tensor]:

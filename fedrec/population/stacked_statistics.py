@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from fedrec.device.profile import Tower
+from fedrec.device.profile import FAINTEST, Tower
 from fedrec.device.rounds import DeviceRounds, Holding
 from fedrec.errors import RunError
 from fedrec.model.adapter import TowerInputs
@@ -76,7 +76,7 @@ class StackedStatistics:
     def _look(self, laid: Laid, blocks: dict[str, Rows]) -> None:
         """Write what follows from decayed views."""
         sums = decayed(laid, self.table[laid.entry], self.warm.model.spec.decays)
-        views = functional.normalize(sums, dim=-1, eps=1e-6)
+        views = functional.normalize(sums, dim=-1, eps=FAINTEST)
         counts = laid.real.sum(1).clamp(min=1)[:, None]
         parts = self._summary(views, laid, counts)
         if "classes" in blocks:
