@@ -98,6 +98,7 @@ def main() -> None:
     """Measure, fit, write."""
     given = over_people(__doc__)
     grid, work = QUICK if given.quick else Grid(), given.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
     facts = machine()
     people = shards(given.people or work / f"people-{grid.people}", grid.people)
     found: dict[tuple[int, int], Point] = {}
