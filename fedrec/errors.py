@@ -8,7 +8,8 @@ FedrecError
 │   └── BudgetExceeded  the ledger refused; nothing was released               (exit 4)
 ├── AuditFailed      an audit falsified a claim, or was shown to be blind      (exit 4)
 ├── RunError         a run folder is missing, torn, or belongs to another plan (exit 5)
-└── WireError        a message did not match the protocol                      (exit 6)
+├── WireError        a message did not match the protocol                      (exit 6)
+└── GateFailed       a study missed a figure that was asked of it              (exit 7)
 
 Every message has three parts: the rule, the values that broke it, the remedy.
 """
@@ -74,6 +75,12 @@ class WireError(FedrecError):
     """A message did not match the protocol."""
 
     exit_code = 6
+
+
+class GateFailed(FedrecError):
+    """A study missed a figure that was asked of it."""
+
+    exit_code = 7
 
 
 def require(

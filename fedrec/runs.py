@@ -81,6 +81,11 @@ class Run:
             raise RunError("a run's files are readable", remedy=remedy, path=path, reason=str(error)) from None
         return content
 
+    def read_list(self, name: str) -> list[Row]:
+        """A JSON file of the run that holds a list; none if it is not there."""
+        rows: Any = self.read(name)
+        return list(rows or ())
+
     def write(self, name: str, text: str) -> None:
         """Replace a text file of the run."""
         write_atomic(self.path / name, text.encode())
@@ -148,6 +153,7 @@ def _manifest(task: Task, data: str) -> Row:
         "parameters": dict(zip(*_sizes(task), strict=True)),
         "privacy": task.privacy.public() if task.privacy else None,
         "promises": [str(promise.guarantee) for promise in promises],
+        "foreseen": task.foreseen,
         "packages": {name: version(name) for name in _PACKAGES},
         "machine": {"python": platform.python_version(), "system": platform.system(), "cores": os.cpu_count()},
     }

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from fedrec.errors import SpecError
 from fedrec.sections import AdaptiveSpec as AdaptiveSpec
 from fedrec.sections import InteractionSpec as InteractionSpec
 from fedrec.sections import PrivacySpec as PrivacySpec
-from fedrec.sections import Section as Section
 from fedrec.sections import SharesSpec as SharesSpec
 from fedrec.sections import WarmSpec as WarmSpec
+from fedrec.settings import Section, checked, merge, read_text
 
 
 class DataSpec(Section):
@@ -138,6 +137,12 @@ class FederationSpec(Section):
     timeout: float = Field(3600.0, gt=0)
 
 
+class SimulationSpec(Section):
+    """What only a simulation does to its devices: in each round every one that is asked falls silent by chance."""
+
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
 class EvaluationSpec(Section):
     """What the simulator measures, on how many `people`, and how often it looks at the validation items."""
 
@@ -166,6 +171,7 @@ class Plan(Section):
     adaptive: AdaptiveSpec = AdaptiveSpec()
     interaction: InteractionSpec = InteractionSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
+    simulation: SimulationSpec = SimulationSpec()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -181,10 +187,7 @@ class Plan(Section):
     @classmethod
     def of(cls, settings: dict[str, object]) -> Plan:
         """A plan from nested settings; a bad one is a `SpecError` that names the setting."""
-        try:
-            return cls.model_validate(settings)
-        except ValidationError as error:
-            raise _refusal(error.errors()[0]) from None
+        return checked(cls, settings, "plan")
 
     @classmethod
     def from_toml(cls, text: str) -> Plan:
@@ -198,14 +201,7 @@ class Plan(Section):
     @classmethod
     def read(cls, path: Path) -> Plan:
         """A plan from a TOML file."""
-        try:
-            return cls.from_toml(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            remedy = "Check the path."
-            raise SpecError("cannot read the plan", remedy=remedy, path=str(path), reason=error.strerror) from None
-        except UnicodeDecodeError as error:
-            reason = f"byte {error.start} is not UTF-8"
-            raise SpecError("cannot read the plan", remedy="Save it as UTF-8.", path=str(path), reason=reason) from None
+        return cls.from_toml(read_text(path, "plan"))
 
     def to_toml(self) -> str:
         """Every setting, spelled out."""
@@ -219,33 +215,3 @@ class Plan(Section):
     def hash(self) -> str:
         """SHA-256 of the resolved TOML."""
         return hashlib.sha256(self.to_toml().encode()).hexdigest()
-
-
-def merge(settings: dict[str, object], over: dict[str, object]) -> dict[str, object]:
-    """Nested `settings` with those of `over` on top."""
-    merged = dict(settings)
-    for name, value in over.items():
-        mine = merged.get(name)
-        merged[name] = merge(mine, value) if isinstance(mine, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _refusal(error: ErrorDetails) -> SpecError:
-    """What is wrong with a setting, in the words of a plan and not of its parser."""
-    rule, remedy = error["msg"].removeprefix("Value error, "), "See docs/plan.md."
-    match error["type"]:
-        case "extra_forbidden":
-            rule, remedy = "no setting has this name", f"Here there are: {_fields(error['loc'][:-1])}."
-        case "model_type":
-            rule, remedy = "this is a section of settings", f"Set one of them: {_fields(error['loc'])}."
-    where = ".".join(map(str, error["loc"])) or "plan"
-    return SpecError(f"{where}: {rule}", remedy=remedy, value=error["input"])
-
-
-def _fields(path: tuple[int | str, ...]) -> str:
-    section: type[BaseModel] = Plan
-    for name in path:
-        kind = section.model_fields[str(name)].annotation
-        assert isinstance(kind, type) and issubclass(kind, BaseModel)  # only sections refuse names
-        section = kind
-    return ", ".join(section.model_fields)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from fedrec.errors import require
 from fedrec.files import home
@@ -94,6 +95,23 @@ class Task:
             return 0.0
         force = self.plan.privacy.force
         return max(self.privacy.check_width(n, self.learner.width(n), force=force) for n in self.privacy.firsts)
+
+    @cached_property
+    def foreseen(self) -> dict[str, Any]:
+        """What public numbers say of the noise: its norm over the clip norm, phase by phase, and a warm start's signal.
+
+        The signal is the length of the popularity that everybody agrees on over the noise on it. Empty without noise.
+        """
+        if self.privacy is None:
+            return {}
+        firsts = zip(self.privacy.firsts, self.privacy.phases, strict=True)
+        ratios = {
+            str(phase.purpose): self.privacy.check_width(n, self.learner.width(n), force=True) for n, phase in firsts
+        }
+        if not self.plan.warm.enabled:
+            return {"noise over clip": ratios}
+        known = recommended(self.plan.clients, len(self.catalogue), statistics_noise(self.privacy))
+        return {"noise over clip": ratios, "signal": known.signal}
 
     @cached_property
     def hash(self) -> str:

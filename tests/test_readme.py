@@ -2,8 +2,8 @@
 
 A block may have a note for this test in an HTML comment above it:
 `test: add …` appends settings to its `fedrec simulate` and `fedrec init` lines, so that they end in seconds;
-`test: file NAME` writes the block to a file; `test: policy` is a device's policy, not a plan; `test: skip, …` says
-why it is not run here.
+`test: file NAME` writes the block to a file; `test: policy` is a device's policy and `test: study` a study, not a plan;
+`test: skip, …` says why it is not run here.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ import typer
 from fedrec.cli import app
 from fedrec.device.policy import Policy
 from fedrec.spec import Plan
+from fedrec.study.design import Study
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+READERS = {"policy": Policy, "study": Study}  # of TOML that is no plan
 FRAGMENTS = {"data.md", "evaluation.md"}  # their examples need data that is not there
 BLOCK = re.compile(r"(?:<!-- test: (?P<note>.*?) -->\n)?```(?P<kind>\w+)\n(?P<body>.*?)```", re.DOTALL)
 OURS = re.compile(r"\b(?:fedrec|server|client|simulations|tests)/[\w/-]+\.(?:py|toml)\b")
@@ -112,7 +114,7 @@ def test_examples_in_the_docs_run(page, place, monkeypatch):
     monkeypatch.chdir(place)
     for block in blocks(page):
         if block.kind == "toml":
-            (Policy if block.note == "policy" else Plan).from_toml(block.body)
+            READERS.get(block.note, Plan).from_toml(block.body)
         elif block.kind == "python" and page.name not in FRAGMENTS:
             exec(compile(block.body, page.name, "exec"), {})
 

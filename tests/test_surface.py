@@ -15,7 +15,8 @@ from pydantic.fields import FieldInfo
 
 import fedrec
 from fedrec.cli import app
-from fedrec.spec import Plan, Section
+from fedrec.settings import Section
+from fedrec.spec import Plan
 
 ROOT = Path(__file__).parents[1]
 CLI = ROOT / "docs" / "cli.md"

@@ -15,6 +15,7 @@ from fedrec.cli.ledger import ledger
 from fedrec.cli.plan import plan
 from fedrec.cli.runs import runs
 from fedrec.cli.simulate import init, simulate
+from fedrec.cli.sweep import ManyValues, report, sweep
 from fedrec.errors import FedrecError, RunError
 
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
@@ -27,6 +28,8 @@ app = typer.Typer(
 )
 app.command()(simulate)
 app.command()(init)
+app.command(cls=ManyValues)(sweep)
+app.command()(report)
 app.command()(plan)
 app.command()(doctor)
 app.command()(audit)

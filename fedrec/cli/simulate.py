@@ -12,8 +12,10 @@ import typer
 
 from fedrec.cli.data import Format, FormatOption
 from fedrec.errors import SpecError, require
+from fedrec.settings import merge
 from fedrec.spec import Plan
 from fedrec.speed import Engine, Speed
+from fedrec.tracking.services import Service, check
 
 if TYPE_CHECKING:
     from fedrec.population.simulate import Results, Simulation
@@ -49,6 +51,9 @@ def simulate(  # noqa: PLR0913  (one parameter a flag)
     processes: Annotated[int, typer.Option(help="Shards in processes of their own, instead of threads.")] = 1,
     nodes: Annotated[int, typer.Option(help="Shards on Ray; 0 stands for as many as there is room for.")] = 0,
     address: Annotated[str, typer.Option(help="A Ray cluster, HOST:PORT or auto, instead of this machine.")] = "",
+    track: Annotated[
+        list[Service] | None, typer.Option(help="Tell MLflow or W&B too, see docs/simulate.md; may be given twice.")
+    ] = None,
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Train and evaluate a federated recommender on this machine.
@@ -58,6 +63,8 @@ def simulate(  # noqa: PLR0913  (one parameter a flag)
     flags = [config, data, mode, epsilon, seed, settings, out]
     require(resume is None or not any(flag is not None for flag in flags), "--resume takes the plan of its run",
             remedy="Give --resume alone.")  # fmt: skip
+    services = track or ()
+    check(services)
     from fedrec.cli.screen import Screen
 
     screen = Screen(quiet=form is Format.JSON)
@@ -68,7 +75,7 @@ def simulate(  # noqa: PLR0913  (one parameter a flag)
     simulation = _resumed(resume, speed) if resume else _started(plan_of(wish, seed, settings), out, speed, screen)
     screen.heading(simulation)
     with screen.training(simulation) as told:
-        simulation.train(told)
+        simulation.train(told, services)
     with screen.measuring() as measured:
         results = simulation.finish(measured)
     if form is Format.JSON:
@@ -126,9 +133,15 @@ def plan_of(wish: Wish, seed: int | None, settings: Sequence[str] | None) -> Pla
         plan = plan.override({"name": name, "data": {"source": name, "path": path}})
     if seed is not None:
         plan = plan.override({"seed": seed})
-    for setting in settings or ():
-        plan = plan.override(_nested(setting))
-    return plan
+    return plan.override(nested(settings or ()))
+
+
+def nested(settings: Sequence[str]) -> dict[str, object]:
+    """SECTION.NAME=VALUE, each of them, as nested settings: together they may be what one alone is not."""
+    found: dict[str, object] = {}
+    for setting in settings:
+        found = merge(found, _nested(setting))
+    return found
 
 
 def _nested(setting: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 import tomli_w
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from fedrec.errors import PrivacyRefusal, SpecError
 from fedrec.privacy.enrolment import Charge, Events, Limit, Limits, Span, Terms
@@ -15,7 +15,7 @@ from fedrec.privacy.events import Gaussian
 from fedrec.privacy.phase import Phase, Purpose
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.terms import Mode, Relation
-from fedrec.spec import Section
+from fedrec.settings import Section, checked
 
 _NO_LIMIT = 1e6
 
@@ -61,13 +61,9 @@ class Policy(Section):
     def from_toml(cls, text: str) -> Self:
         """A policy from TOML; what it does not name keeps its default, and unknown names are refused."""
         try:
-            return cls.model_validate(tomllib.loads(text))
+            return checked(cls, tomllib.loads(text), "privacy")
         except tomllib.TOMLDecodeError as error:
             raise SpecError(f"a policy is valid TOML: {error}", remedy="Repair the line.") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "policy"
-            raise SpecError(f"{where}: {first['msg']}", remedy="See docs/privacy.md.", value=first["input"]) from None
 
     @classmethod
     def read(cls, path: Path) -> Self:

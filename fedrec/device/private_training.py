@@ -99,6 +99,15 @@ class PrivateTraining:
         surprise = torch.logsumexp(torch.cat([mine[:, None], others], dim=1), dim=1) - mine
         return (surprise * targets).sum() / targets.sum().clamp(min=1)
 
+    def rivals(self, examples: Examples, rng: Generator) -> NDArray[np.int64]:
+        """Catalogue rows with which one target competes, drawn and masked as in `round` and `loss`. For leak checks."""
+        at = examples.targets.nonzero()
+        if not len(at):
+            return np.zeros(0, np.int64)
+        (place, slot), drawn = at[int(rng.integers(len(at)))], self._rivals(rng)
+        shut = self._no_rivals(examples.rows[place], examples.targets[place], drawn)[slot]
+        return np.asarray(drawn[~shut].numpy())
+
     def _no_rivals(self, rows: Tensor, targets: Tensor, rivals: Tensor) -> Tensor:
         """(slot, rival) True where a rival is the slot's own item, or was chosen before it within the example."""
         same = rows[:, None] == rivals[None, :]

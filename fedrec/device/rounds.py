@@ -85,6 +85,12 @@ class DeviceRounds:
             return self.noisy.round(shared, embedding, holding.examples(self.noisy.terms.blocks), rng)
         return self.open.round(shared, embedding, holding.events, rng)
 
+    def rivals(self, holding: Holding, rng: Generator) -> NDArray[np.int64]:
+        """Catalogue rows with which one target competes in a step of training. For leak checks."""
+        if self.noisy:
+            return self.noisy.rivals(holding.examples(self.noisy.terms.blocks), rng)
+        return self.open.rivals(holding.events, rng)
+
     def _statistics(self, holding: Holding, rng: Generator) -> NDArray[np.float64]:
         warm = self.task.warm
         assert warm is not None  # asked for in warm starts only

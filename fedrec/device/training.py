@@ -59,8 +59,7 @@ class LocalTraining:
 
     def step(self, state: State, events: Events, rng: Generator) -> State:
         """One step of gradient descent on shared parameters and local embedding together."""
-        picked, rivals = self.draw(trainable(events), rng)
-        choices, negatives = torch.from_numpy(picked), None if rivals is None else torch.from_numpy(rivals)
+        choices, negatives = self._drawn(events, rng)
         shared, embedding = state.shared.clone().requires_grad_(), state.embedding.clone().requires_grad_()
         loss = self.loss(shared, embedding, events, choices, negatives)
         to_shared, to_embedding = torch.autograd.grad(loss, (shared, embedding))
@@ -112,6 +111,23 @@ class LocalTraining:
             return picked, None
         # From the whole catalogue, whatever this person chose: held-out items are drawn like any other.
         return picked, np.unique(self._open[rng.integers(len(self._open), size=self.spec.negatives)])
+
+    def rivals(self, events: Events, rng: Generator) -> NDArray[np.int64]:
+        """Catalogue rows with which one target of a step competes, drawn and masked as in `step` and `loss`.
+
+        For leak checks, who must see what training does. Without a usable choice there are none.
+        """
+        choices, negatives = self._drawn(events, rng)
+        if not len(choices):
+            return np.zeros(0, np.int64)
+        one = choices[int(rng.integers(len(choices)))][None]
+        compete = ~self._hidden(events, one, None, negatives)[0]
+        compete[events.chosen[one]] = False
+        return np.flatnonzero(compete.numpy())
+
+    def _drawn(self, events: Events, rng: Generator) -> tuple[Tensor, Tensor | None]:
+        picked, rivals = self.draw(trainable(events), rng)
+        return torch.from_numpy(picked), None if rivals is None else torch.from_numpy(rivals)
 
     def chooses(self, usable: int) -> bool:
         """Whether a step draws anything for someone with so many usable choices: not if all of everything is taken."""

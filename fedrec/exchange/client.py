@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fedrec.errors import FedrecError, WireError
 from fedrec.exchange import wire
+from fedrec.exchange.flower import absence
 from fedrec.rounds.aggregate import Turn
 
 _LOG = logging.getLogger(__name__)
@@ -30,8 +31,8 @@ class Device(Protocol):
     def task(self) -> str:
         """Hash of what it was set up to train."""
 
-    def take_part(self, turn: Turn, shared: NDArray[np.float32]) -> NDArray[Any]:
-        """What it sends in the round whose turn it is."""
+    def take_part(self, turn: Turn, shared: NDArray[np.float32]) -> NDArray[Any] | None:
+        """What it sends in the round whose turn it is; None if a simulation has it fall silent."""
 
 
 class Shard(Protocol):
@@ -71,6 +72,8 @@ def client_app(open_device: Callable[[Context], Device]) -> ClientApp:
             if request.clients is not None:
                 raise WireError("a device answers for itself alone")
             sent = device.take_part(turn, request.shared)
+            if sent is None:
+                return absence(message)
             return wire.update(message, wire.Header(device.task, turn.number), sent)
 
     return app

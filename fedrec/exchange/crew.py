@@ -109,6 +109,7 @@ class Shards:
         self._firsts: NDArray[np.int64] = np.zeros(0, np.int64)
         self._roster: tuple[int, ...] = ()
         self._asked: dict[int, int] = {}
+        self._heard = 0
 
     def join(self, grid: Grid, clients: int, *, task: str, patience: float, timeout: float) -> None:
         """Wait for the nodes and learn which clients each one hosts; together they host each client once."""
@@ -139,6 +140,7 @@ class Shards:
                 accepted[node] = partial
             except WireError as error:
                 tally.refused[error.rule] += asked or 1
+        self._heard = sum(self._asked[node] for node in accepted)
         for partial in accepted.values():
             tally.refused.update(partial.refused)
         tally.accepted = sum(partial.summed.count for partial in accepted.values())
@@ -146,8 +148,8 @@ class Shards:
         return ended.rounds.join(ended.turn, parts, ended.width), tally
 
     def suffices(self, tally: Tally, quorum: float) -> bool:
-        """Somebody answered: a shard that is lost costs its clients this round, not everyone the run."""
-        return tally.accepted > 0
+        """So many of the clients of those shards that answered: one that is lost does not cost everyone the run."""
+        return self._heard > 0 and tally.accepted >= quorum * self._heard
 
 
 def _seats(grid: Grid, count: int, *, task: str, patience: float, timeout: float) -> dict[int, wire.Header]:

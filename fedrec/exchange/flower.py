@@ -102,6 +102,21 @@ def crashed(message: Message, reason: str) -> Message:
     return Message(Error(code=ErrorCode.CLIENT_APP_CRASHED, reason=reason), reply_to=message)
 
 
+def absence(message: Message) -> Message:
+    """The reply of Flower's on behalf of a node that is out of reach."""
+    from flwr.app import Error, Message
+    from flwr.common.constant import ErrorCode
+
+    return Message(Error(code=ErrorCode.NODE_UNAVAILABLE, reason="the device is silent"), reply_to=message)
+
+
+def is_absence(reply: Message) -> bool:
+    """Whether a reply says that its node was out of reach."""
+    from flwr.common.constant import ErrorCode
+
+    return reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE
+
+
 def _only_run(state: Any) -> Any:  # noqa: ANN401  (InMemoryLinkState and Run of flwr 1.41)
     """The run that `become_local_server` speaks for, known to the link between server and nodes."""
     from flwr.proto.task_pb2 import Task

@@ -15,11 +15,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from fedrec.errors import WireError
+from fedrec.exchange.flower import is_absence
 from fedrec.privacy.crossing import Summed
 
 VERSION = 2
 HELLO = "query.hello"
 TRAIN = "train"
+NO_REPLY = "no reply"
 
 _VECTOR = "vector"
 _HEADER = "header"
@@ -167,7 +169,8 @@ def read_header(message: Message) -> Header:
 
 def _records(message: Message) -> tuple[ConfigRecord, ArrayRecord]:
     if message.has_error():
-        raise WireError("the node answered with an error", code=message.error.code, reason=message.error.reason)
+        rule = NO_REPLY if is_absence(message) else "the node answered with an error"
+        raise WireError(rule, code=message.error.code, reason=message.error.reason)
     content = message.content
     extra = set(content.keys()) - {_HEADER, _VECTOR, _CLIENTS, _PARTIAL}
     if extra:

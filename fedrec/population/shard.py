@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.errors import WireError
-from fedrec.exchange.wire import Partial
+from fedrec.exchange.wire import NO_REPLY, Partial
 from fedrec.population.stacked import Stacked
 from fedrec.rounds.aggregate import Turn
 
@@ -33,8 +34,13 @@ class Shard:
         return self.stacked.fleet.task.hash
 
     def take_part(self, turn: Turn, shared: NDArray[np.float32], clients: NDArray[np.int64]) -> Partial:
-        """The sum of what some of its clients send in a round, each clipped and checked by itself."""
+        """The sum of what some of its clients send in a round, each clipped and checked by itself.
+
+        Who falls silent counts as refused, and neither trains nor spends.
+        """
         ours = (self.first <= clients) & (clients < self.first + self.hosts)
         if not ours.all() or (np.diff(clients) <= 0).any():
             raise WireError("a shard is asked for clients of its own, each once", first=self.first, hosts=self.hosts)
-        return self.stacked.take_part(turn, shared, clients)
+        awake = self.stacked.fleet.awake(turn.number, clients)
+        said = self.stacked.take_part(turn, shared, awake)
+        return Partial(said.summed, said.refused + Counter({NO_REPLY: len(clients) - len(awake)}))

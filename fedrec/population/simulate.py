@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from fedrec.datasets.dataset import Dataset
 from fedrec.device.policy import Policy
 from fedrec.errors import DataError
 from fedrec.exchange.serve import serve
@@ -25,15 +27,22 @@ from fedrec.population.world import Fleet, ModelScorer, World, accepted
 from fedrec.privacy.chain import Book
 from fedrec.privacy.statement import Statement, statements
 from fedrec.rounds.checkpoint import Checkpoint
-from fedrec.runs import Run
+from fedrec.runs import Row, Run
 from fedrec.spec import Plan
 from fedrec.speed import DEFAULT, Engine, Speed
-from fedrec.study.arms import Arm, arms
+from fedrec.study.arms import Arm, Contestant, arms, baseline
+from fedrec.study.cells import FEDERATED, RESULTS, USERS, Choice
 from fedrec.study.evaluate import Evaluation, Ranking, Scorer, evaluate
+from fedrec.study.holdouts import Holdout
 from fedrec.study.report import table, write_curve
+from fedrec.study.seal import Seal, fingerprint
 from fedrec.task import Task
+from fedrec.tracking.services import Service
+from fedrec.tracking.tracked import tracked
 
 Told = Callable[[dict[str, Any]], None]
+
+_PROBED = 32  # people whose scores tell one model from another
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,21 +72,29 @@ class Simulation:
     speed: Speed = DEFAULT
 
     @classmethod
-    def start(cls, plan: Plan, path: Path, policy: Policy | None = None, speed: Speed = DEFAULT) -> Simulation:
-        """A new run of `plan` in `path`. The plan written there says what is done: all clients, possible cohorts."""
-        world = World.open(plan)
+    def start(
+        cls, plan: Plan, path: Path, policy: Policy | None = None, speed: Speed = DEFAULT, *,
+        dataset: Dataset | None = None,
+    ) -> Simulation:  # fmt: skip
+        """A new run of `plan` in `path`. The plan written there says what is done: all clients, possible cohorts.
+
+        `dataset` is what the plan names, if it is already loaded.
+        """
+        world = World.of(dataset, plan) if dataset else World.open(plan)
         task = Task(_resolved(plan, len(world.population)), world.dataset.catalogue, speed.device)
         _check(task, world)
         accepted(task, policy)
         return cls(Run.create(path, task, data=world.dataset.hash), task, world, policy, speed)
 
     @classmethod
-    def resume(cls, path: Path, policy: Policy | None = None, speed: Speed = DEFAULT) -> Simulation:
+    def resume(
+        cls, path: Path, policy: Policy | None = None, speed: Speed = DEFAULT, *, dataset: Dataset | None = None
+    ) -> Simulation:
         """A run that was started before, on the data it was started on."""
         run = Run.open(path)
         task = Task.open(path, speed.device)
         run.check_plan(task.plan)
-        world = World.open(task.plan)
+        world = World.of(dataset, task.plan) if dataset else World.open(task.plan)
         run.check_data(world.dataset.hash)
         return cls(run, task, world, policy, speed)
 
@@ -89,15 +106,19 @@ class Simulation:
         spending = spending_of(folder, self.task, self.policy, self.speed)
         return Fleet(self.task, self.world, states, spending, self.policy)
 
-    def train(self, told: Told) -> None:
-        """All rounds that are still to do. `told` gets each row of the metrics as it is written."""
+    def train(self, told: Told, track: Sequence[Service] = ()) -> None:
+        """All rounds that are still to do. `told` gets each row of the metrics as it is written; `track` as well."""
 
         def observe(progress: Progress) -> None:
             if all(row["round"] != progress.round for row in self.run.metrics()[-1:]):
-                told(self._tell(progress.round, _public(progress)))
+                tell(self._tell(progress.round, _public(progress)))
 
-        with self.run.locked(), self._threads():
-            self._begin(told)
+        def tell(row: Row) -> None:
+            log(row)
+            told(row)
+
+        with self.run.locked(), self._threads(), tracked(self.run, self.task, track) as log:
+            self._begin(tell)
             with opened(self.fleet, self.run.path, self.speed) as (grid, crew):
                 serve(self.task, grid, self.run.path, [observe], crew=crew)
 
@@ -108,34 +129,65 @@ class Simulation:
 
     def finish(self, told: Callable[[str], None]) -> Results:
         """Measure the trained model and its baselines on the test items, and write what a reader needs."""
-        scorer, shared = self._trained()
-        measured: dict[str, Evaluation] = {}
-        whole: dict[str, Evaluation] = {}
-        with one_thread():
-            for arm in [Arm("fedrec", lambda: scorer), *arms(self.fleet)]:
-                told(arm.name)
-                contestant = arm.build()
-                measured[arm.name] = self.evaluate(contestant, last=True)
-                if self.world.split.cold_items.any():
-                    whole[arm.name] = self.evaluate(contestant, last=True, whole=True)
+        own = Arm(FEDERATED, lambda: Contestant(self._trained()[0]))
+        measured = self._measure([own, *arms(self.fleet)], told)
         claims = statements(self.task.privacy, ledger_head=self._ledger_head(), simulated=True)
-        results = Results(self.run, measured, whole, claims)
-        self._write(results, shared)
+        results = Results(self.run, measured.figures, measured.whole, claims)
+        self._write(results)
+        self._record(measured)
         return results
 
-    def evaluate(self, scorer: Scorer, *, last: bool, whole: bool = False) -> Evaluation:
-        """Rank the test items (`last`) or the validation items with `scorer`.
+    def measure(self, name: str) -> None:
+        """Measure one baseline alone, on a run that nobody trains."""
+        self._record(self._measure([baseline(self.fleet, name)], lambda arm: None))
+
+    def validate(self, scorer: Scorer) -> Evaluation:
+        """Rank the validation items with `scorer`, as often as wanted."""
+        spec = self.task.plan.evaluation
+        ranking = Ranking(k=(spec.k,), negatives=0, seed=self.task.plan.seed, people=spec.people)
+        return self._evaluate(scorer, self.world.split.validation, ranking)
+
+    def test(self, name: str, scorer: Scorer, *, whole: bool = False) -> Evaluation:
+        """Rank the test items with the one model that contestant `name` has; another one is a `DataError`.
 
         Hidden items are asked for among themselves, or in the `whole` catalogue.
         """
         spec, split = self.task.plan.evaluation, self.world.split
-        cold = split.cold_items if last and not whole and split.cold_items.any() else None
+        cold = split.cold_items if not whole and split.cold_items.any() else None
+        tags = self.task.catalogue.tags
         ranking = Ranking(
-            k=(spec.k,), negatives=spec.negatives if last and cold is None else 0, seed=self.task.plan.seed,
-            candidates=cold, vectors=self.pooled if last else None, people=spec.people,
+            k=(spec.k,), negatives=spec.negatives if cold is None else 0, seed=self.task.plan.seed, candidates=cold,
+            vectors=self.pooled, people=spec.people, tags=tags if any(tags) else None,
         )  # fmt: skip
-        holdout = split.test if last else split.validation
+        Seal(self.run.path).look(name, self._identity(scorer))
+        return self._evaluate(scorer, split.test, ranking)
+
+    def _identity(self, scorer: Scorer) -> str:
+        """Which model this is: by its parameters, or by what it answers to the first of those who are asked."""
+        if isinstance(scorer, ModelScorer):
+            return fingerprint(scorer.shared)
+        test = self.world.split.test
+        asked = np.flatnonzero(test.targets.sizes)[:_PROBED]
+        people = self.world.population.take(asked)
+        return fingerprint(scorer(asked, [people[n].before(int(cut)) for n, cut in enumerate(test.cuts[asked])]))
+
+    def _evaluate(self, scorer: Scorer, holdout: Holdout, ranking: Ranking) -> Evaluation:
         return evaluate(scorer, self.world.population, holdout, train=self.world.trained, ranking=ranking)
+
+    def _measure(self, contestants: Iterable[Arm], told: Callable[[str], None]) -> _Measured:
+        """Test figures of every contestant, and the validation figures of the model that was trained."""
+        found = _Measured()
+        with one_thread():
+            for arm in contestants:
+                told(arm.name)
+                contestant = arm.build()
+                found.choices[arm.name] = contestant.choices
+                if arm.name == FEDERATED and self.task.plan.split.fit == "train":
+                    found.validation[arm.name] = self.validate(contestant.scorer).summary
+                found.figures[arm.name] = self.test(arm.name, contestant.scorer)
+                if self.world.split.cold_items.any():
+                    found.whole[arm.name] = self.test(arm.name, contestant.scorer, whole=True)
+        return found
 
     @property
     def pooled(self) -> NDArray[np.float32]:
@@ -170,27 +222,45 @@ class Simulation:
         if due and plan.split.fit == "train":
             # Validation items are training data to a run that fits them: there is no curve to draw then.
             scorer, _ = self._trained()
-            summary = self.evaluate(scorer, last=False).summary
+            summary = self.validate(scorer).summary
             row |= {name: summary[name] for name in summary if name.startswith(("ndcg@", "hr@"))}
         self.run.tell(row)
         return row
 
-    def _write(self, results: Results, shared: NDArray[np.float32]) -> None:
-        run, mine = self.run, results.evaluations["fedrec"]
-        mine.users.to_parquet(run.path / "users.parquet")
+    def _write(self, results: Results) -> None:
+        run, (_, shared) = self.run, self._trained()
         write_curve(run, results.evaluations, run.path / "curve.png")
         run.write("statement.json", json.dumps([json.loads(claim.json()) for claim in results.statements], indent=2))
         run.write("statement.txt", "\n\n".join(claim.text() for claim in results.statements) + "\n")
         run.write("table.md", table(results.evaluations))
         write_pack(run.path / "pack", self.task, shared, results.statements)
+
+    def _record(self, found: _Measured) -> None:
+        """Everything that was measured. The results come last: a run that has them is finished."""
+        first = next(iter(found.figures.values()))
+        people = [figures.users.assign(arm=name) for name, figures in found.figures.items()]
+        pd.concat(people, ignore_index=True).to_parquet(self.run.path / USERS)
         content = {
-            "summary": {name: evaluation.summary for name, evaluation in results.evaluations.items()},
-            "whole catalogue": {name: evaluation.summary for name, evaluation in results.whole.items()},
-            "groups": json.loads(mine.groups.to_json(orient="index")),
-            "protocol": mine.protocol,
+            "summary": {name: figures.summary for name, figures in found.figures.items()},
+            "whole catalogue": {name: figures.summary for name, figures in found.whole.items()},
+            "validation": found.validation,
+            "choices": {name: [asdict(one) for one in each] for name, each in found.choices.items()},
+            "groups": json.loads(first.groups.to_json(orient="index")),
+            "protocol": first.protocol,
+            "looks": Seal(self.run.path).looks,
             "notes": list(self.world.dataset.notes.lines()),
         }
-        run.write("results.json", json.dumps(content, indent=2, default=str))
+        self.run.write(RESULTS, json.dumps(content, indent=2, default=str))
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What contestants achieved, by name."""
+
+    figures: dict[str, Evaluation] = field(default_factory=dict)
+    whole: dict[str, Evaluation] = field(default_factory=dict)
+    validation: dict[str, dict[str, float]] = field(default_factory=dict)
+    choices: dict[str, tuple[Choice, ...]] = field(default_factory=dict)
 
 
 def _resolved(plan: Plan, clients: int) -> Plan:

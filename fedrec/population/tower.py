@@ -104,7 +104,8 @@ class Tower:
 
     def backward(self, total: Tensor) -> Tensor:
         """(size,) one gradient on the shared vector from one on the table (entry, dim). Once: it lets the graph go."""
-        found = torch.autograd.grad(self._text, self.shared, total, allow_unused=True)[0]
+        moves = self._text.requires_grad  # not without projection and adapter
+        found = torch.autograd.grad(self._text, self.shared, total, allow_unused=True)[0] if moves else None
         gradient = torch.zeros_like(self.shared) if found is None else found
         if self.model.spec.residuals:
             gradient[self.model.layout.slices["residuals"]] += total[: self.items].flatten()

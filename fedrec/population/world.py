@@ -29,7 +29,7 @@ from fedrec.privacy.device_ledger import DeviceLedger
 from fedrec.privacy.enrolment import Terms
 from fedrec.randomness import stream
 from fedrec.rounds.aggregate import Turn
-from fedrec.spec import Plan
+from fedrec.spec import DataSpec, Plan
 from fedrec.study.holdouts import Split
 from fedrec.study.splits import Trained, global_time, hide_items, leave_one_out
 from fedrec.task import Task
@@ -49,10 +49,7 @@ class World:
     @classmethod
     def open(cls, plan: Plan) -> World:
         """The world of a plan. A plan with fewer clients than the data has takes the first of them."""
-        dataset = load(plan.data.source, Path(plan.data.path) if plan.data.path else None, plan.data.options)
-        if not len(dataset.population):
-            raise DataError("a data set has at least one person", source=plan.data.source)
-        return cls.of(dataset, plan)
+        return cls.of(dataset_of(plan.data), plan)
 
     @classmethod
     def of(cls, dataset: Dataset, plan: Plan) -> World:
@@ -102,6 +99,18 @@ class Fleet:
     def __len__(self) -> int:
         return len(self.world.population)
 
+    def awake(self, number: int, clients: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of `clients` who do not fall silent in a round, in their order.
+
+        Coins are public, and each belongs to a client and a round: who is silent stays so however often the round is
+        asked, by whatever engine. Without dropout none is tossed.
+        """
+        share, seed = self.task.plan.simulation.dropout, self.task.plan.seed
+        if not share:
+            return clients
+        coins = [stream(seed, "dropout", number, client).random() for client in clients.tolist()]
+        return clients[np.array(coins) >= share]
+
     def take_part(self, client: int, turn: Turn, shared: NDArray[np.float32]) -> NDArray[Any]:
         """What the device sends in a round; its embedding is kept."""
         train = partial(self.trained, client, turn.number, shared)
@@ -127,6 +136,10 @@ class Fleet:
         if key not in self._holdings:
             self._hold(key, self.world.population[client])
         return self._holdings[key]
+
+    def held(self, client: int) -> Holding:
+        """All that a client trains on."""
+        return self.holding(client, int(self.world.cuts[client]))
 
     def events(self, client: int, cut: int) -> Events:
         """The first `cut` events of a client as tensors; computed once."""
@@ -179,7 +192,7 @@ class Fleet:
 
     def trained(self, client: int, number: int, shared: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
         """The update that a device makes in a round; its embedding is kept."""
-        holding = self.holding(client, int(self.world.cuts[client]))
+        holding = self.held(client)
         start = (shared, self.states.before(client, number))
         outcome = self.rounds.round(number, start, holding, self.coins(client, number))
         self.states.keep(client, number, outcome.embedding)
@@ -206,6 +219,14 @@ class Fleet:
     def _seeded(self, client: int, number: int) -> np.random.Generator | None:
         private = self.task.privacy is None or self.task.privacy.private
         return None if private else stream(self.task.plan.seed, "share", number, client)
+
+
+def dataset_of(spec: DataSpec) -> Dataset:
+    """The data set that a plan names, with somebody in it."""
+    dataset = load(spec.source, Path(spec.path) if spec.path else None, spec.options)
+    if not len(dataset.population):
+        raise DataError("a data set has at least one person", source=spec.source)
+    return dataset
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,11 +266,12 @@ class VirtualDevice:
         """Hash of the task."""
         return self.fleet.task.hash
 
-    def take_part(self, turn: Turn, shared: NDArray[np.float32]) -> NDArray[Any]:
-        """What this device sends in a round."""
+    def take_part(self, turn: Turn, shared: NDArray[np.float32]) -> NDArray[Any] | None:
+        """What this device sends in a round; None if it falls silent: then it neither trains nor spends."""
         if not 0 <= self.client < len(self.fleet):
             raise RunError("a node holds a client of the plan", client=self.client, clients=len(self.fleet))
-        return self.fleet.take_part(self.client, turn, shared)
+        awake = self.fleet.awake(turn.number, np.array([self.client]))
+        return self.fleet.take_part(self.client, turn, shared) if awake.size else None
 
 
 def accepted(task: Task, policy: Policy | None) -> Terms | None:

@@ -165,7 +165,7 @@ class Crossing:
         the plan states (P07).
         """
         if summed.count < self.least:
-            remedy = "Nothing was released. Wait for more clients and repeat the round."
+            remedy = "Nothing was released. Wait for more clients, or count on fewer (shares.survivors) in a new plan."
             raise PrivacyRefusal("P06", "as many noise shares arrive as the plan counts on", remedy=remedy,
                                  arrived=summed.count, least=self.least)  # fmt: skip
         total = summed.total

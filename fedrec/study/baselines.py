@@ -14,7 +14,7 @@ from fedrec.errors import require
 from fedrec.population.source import People
 from fedrec.randomness import stream
 from fedrec.study.evaluate import Ranking, Scorer, evaluate
-from fedrec.study.holdouts import Holdout
+from fedrec.study.holdouts import Split
 from fedrec.study.splits import Trained, chosen_by_block
 
 Setting = TypeVar("Setting")
@@ -112,19 +112,18 @@ class Tuned(Generic[Setting]):
 
 
 def tune(
-    build: Callable[[Setting], Scorer], grid: Sequence[Setting], people: People, holdout: Holdout,
+    build: Callable[[Setting], Scorer], grid: Sequence[Setting], people: People, split: Split,
     ranking: Ranking = _VALIDATION,
 ) -> Tuned[Setting]:  # fmt: skip
-    """Build a scorer for every setting of `grid` and keep the one that ranks `holdout` best.
+    """Build a scorer for every setting of `grid` and keep the one that ranks the validation items of `split` best.
 
-    By NDCG@10 over the full catalogue; the first of equals wins. Give it the validation holdout: a
-    setting chosen on test is a leak.
+    By NDCG@10 over the full catalogue; the first of equals wins. It takes no holdout: it cannot be given the test's.
     """
     require(len(grid) > 0, "a grid holds at least one setting", grid=list(grid))
-    tried, best, train = [], None, Trained(people, holdout.cuts)
+    tried, best, train = [], None, Trained(people, split.validation.cuts)
     for setting in grid:
         scorer = build(setting)
-        quality = evaluate(scorer, people, holdout, train=train, ranking=ranking).summary["ndcg@10"]
+        quality = evaluate(scorer, people, split.validation, train=train, ranking=ranking).summary["ndcg@10"]
         if best is None or quality > max(value for _, value in tried):
             best = (setting, scorer)
         tried.append((setting, quality))

@@ -46,16 +46,16 @@ def evaluate(
 ) -> Evaluation:
     """Rank each client's held-out items with `scorer`, client by client in batches.
 
-    `train` (client,) are the cuts that the scorer was trained with; activity, cold users, cold items and
-    novelty count the choices before them (None: before the holdout's own cuts). As `Trained` they are
-    counted once for many evaluations.
+    `train` (client,) are the cuts that the scorer was trained with; activity, taste, cold users, cold items,
+    novelty, popularity and miscalibration know the choices before them (None: before the holdout's own
+    cuts). As `Trained` they are counted once for many evaluations.
 
     Raises:
         DataError: nobody has a target, a target is in its own history, or a score is not finite.
 
     """
     trained = train if isinstance(train, Trained) else Trained(people, holdout.cuts if train is None else train)
-    task = Asked.of(people, holdout, trained.cuts, ranking)
+    task = Asked.of(people, holdout, trained, ranking)
     placed = places(scorer, task)
     counts = trained.counts(len(placed.candidates))
     cold = counts[placed.items] == 0
@@ -85,10 +85,13 @@ def _accuracy(placed: Places, which: NDArray[np.bool_], task: Asked) -> pd.DataF
 def _lists(placed: Places, counts: NDArray[np.int64], task: Asked) -> pd.DataFrame:
     """Describe each client's list, whatever it should have held."""
     columns: dict[str, Floats] = {}
-    for k in task.ranking.k:
+    for n, k in enumerate(task.ranking.k):
         columns[f"novelty@{k}"] = metrics.novelty(placed.lists[:, :k], counts)
+        columns[f"popularity@{k}"] = metrics.popularity(placed.lists[:, :k], counts / len(task.people))
         if task.ranking.vectors is not None:
             columns[f"diversity@{k}"] = metrics.diversity(placed.lists[:, :k], task.ranking.vectors)
+        if task.ranking.tags is not None:
+            columns[f"miscalibration@{k}"] = placed.miscalibration[:, n]
     return pd.DataFrame(columns)
 
 
@@ -102,7 +105,7 @@ def _together(placed: Places, task: Asked) -> dict[str, float]:
 
 
 def _describe(task: Asked, placed: Places, cold: NDArray[np.bool_]) -> pd.DataFrame:
-    """Who each evaluated client is; quartile 1 is the least active, and equals share a quartile."""
+    """Who each evaluated client is; quartile 1 is the least active, and equals share a quartile and a taste."""
     activity = placed.activity
     edges = np.quantile(activity, [0.25, 0.5, 0.75])
     return pd.DataFrame(
@@ -110,6 +113,7 @@ def _describe(task: Asked, placed: Places, cold: NDArray[np.bool_]) -> pd.DataFr
             "client": task.clients,
             "activity": activity,
             "quartile": 1 + np.searchsorted(edges, activity),
+            "taste": _taste(placed.mainstream),
             "cold_user": activity < task.ranking.few,
             "targets": placed.full.relevant,
             "cold_targets": np.bincount(placed.full.rows[cold], minlength=len(task.clients)),
@@ -117,9 +121,23 @@ def _describe(task: Asked, placed: Places, cold: NDArray[np.bool_]) -> pd.DataFr
     )
 
 
+def _taste(mainstream: Floats) -> NDArray[np.int64]:
+    """(client,) tercile: 1 niche, 2 mixed, 3 mainstream; 0 without a training choice.
+
+    Who chose nothing has shown no taste: among the niche, newcomers would pass for people of a niche taste.
+    """
+    known, taste = ~np.isnan(mainstream), np.zeros(len(mainstream), np.int64)
+    if known.any():
+        edges = np.quantile(mainstream[known], [1 / 3, 2 / 3])
+        taste[known] = 1 + np.searchsorted(edges, mainstream[known])
+    return taste
+
+
 def _groups(described: pd.DataFrame, values: pd.DataFrame, on_cold: pd.DataFrame) -> pd.DataFrame:
     """Means by group; the last asks only for targets that nobody chose in training."""
     members = {f"activity quartile {n}": values[described["quartile"] == n] for n in range(1, 5)}
+    for n, taste in enumerate(("niche", "mixed", "mainstream"), 1):
+        members[f"{taste} taste"] = values[described["taste"] == n]
     members["cold users"] = values[described["cold_user"]]
     members["cold items"] = on_cold[described["cold_targets"] > 0]
     means = pd.DataFrame({name: frame.mean() for name, frame in members.items()}).T
@@ -138,6 +156,7 @@ def _protocol(task: Asked, placed: Places) -> dict[str, object]:
         "fewest negatives": placed.fewest,
         "seed": task.ranking.seed,
         "k": list(task.ranking.k),
+        "taste": "thirds of those evaluated by how many clients chose what they chose in training, on average",
         "cold user": f"fewer than {task.ranking.few} training choices",
         "evaluated": asked,
         "not evaluated": len(task.people) - task.able,

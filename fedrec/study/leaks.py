@@ -7,7 +7,8 @@ needs no access to the sampler's code, only draws from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
@@ -19,8 +20,11 @@ from fedrec.randomness import stream
 from fedrec.study.holdouts import Holdout, ItemSets, Split
 from fedrec.study.splits import mentioned
 
-Draw = Callable[[int], NDArray[np.int32]]
+Draw = Callable[[int], NDArray[np.integer]]
 """Training negatives (or candidates) for one client; a new draw each time it is called."""
+
+Swap = tuple[int, int, int, int]
+"""Clients u and v, and a held-out item of each."""
 
 _SIGMAS = 5.0  # two-sided p = 6e-7: a fair sampler is not accused
 _INFORMATION = 25.0  # least variance of the statistic: even held-out items at half their rate are past 5 sigmas
@@ -29,7 +33,8 @@ _INFORMATION = 25.0  # least variance of the statistic: even held-out items at h
 def check_split(people: People, split: Split) -> None:
     """Raise `DataError` if a history that is trained on or ranked with can know a held-out item.
 
-    Also: the cuts are inside the histories and in order, and a hidden item is mentioned before no cut.
+    Also: the cuts are inside the histories and in order, no item is a validation and a test item of one client, and a
+    hidden item is mentioned before no cut.
     """
     _check_cuts(split, people.sizes)
     leaked = np.zeros(2, np.int64)
@@ -41,39 +46,77 @@ def check_split(people: People, split: Split) -> None:
         shown += int(np.isin(mentioned(block, part.test.cuts).items, cold).sum()) if len(cold) else 0
     _check_holdout(split.validation, int(leaked[0]), f"{split.name}, validation")
     _check_holdout(split.test, int(leaked[1]), f"{split.name}, test")
+    both = len(_common(split.validation.targets, split.test.targets))
+    if both:
+        raise DataError("a test item is no validation item: settings are chosen by these", split=split.name, both=both)
     if shown:
         raise DataError("a hidden item is mentioned in no history", split=split.name, mentions=shown)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How much more often held-out items were drawn than by chance, and the variance that chance has."""
+
+    excess: float
+    variance: float
+
+    @property
+    def enough(self) -> bool:
+        """Whether a sampler that draws held-out items at half their rate would show."""
+        return self.variance >= _INFORMATION
+
+    @property
+    def sigmas(self) -> float:
+        """The excess in standard deviations; 0 where nothing was drawn."""
+        return self.excess / sqrt(self.variance) if self.variance else 0.0
+
+    def check(self) -> None:
+        """Raise `DataError` if the draws depend on what is held out."""
+        if abs(self.sigmas) > _SIGMAS:
+            raise DataError(
+                "training negatives do not depend on what is held out",
+                sigmas=round(self.sigmas, 1),
+                remedy="Draw from everything outside the training history, held-out items included.",
+            )
 
 
 def check_negatives(draw: Draw, people: People, split: Split, *, draws: int = 20, seed: int = 0) -> None:
     """Raise `DataError` unless training negatives fall on held-out items as often as on any other.
 
+    Also if there are too few draws to tell. Two thousand clients at most are looked at; see `dependence`.
+    """
+    require(draws >= 1, "at least one draw", draws=draws)
+    found = dependence(draw, swaps(people, split.test.targets, seed=seed), draws=draws)
+    found.check()
+    if not found.enough:
+        raise DataError(
+            "enough draws to tell a fair sampler from one that avoids held-out items",
+            variance=round(found.variance, 1), needed=_INFORMATION, remedy="Raise draws, or use more clients.",
+        )  # fmt: skip
+
+
+def dependence(draw: Draw, swapped: Sequence[Swap], *, draws: int) -> Evidence:
+    """What `draws` draws of each of the `swapped` clients show.
+
     Clients u and v swap their held-out items i and j, neither of which the other ever mentions. If what
     is drawn does not depend on what is held out, counts have the form a_client · b_item, and the table
     (u, v) × (i, j) has odds ratio 1, whatever the items' popularity and the clients' activity. Tables
     are pooled by the Cochran-Mantel-Haenszel statistic (Mantel and Haenszel 1959).
-
-    `draws` is how often each client is asked. Two thousand clients at most are looked at.
     """
-    require(draws >= 1, "at least one draw", draws=draws)
     excess, variance = 0.0, 0.0
-    for u, v, i, j in _swaps(people, split.test.targets, seed):
+    for u, v, i, j in swapped:
         table = np.stack([_counts(draw, u, (i, j), draws), _counts(draw, v, (i, j), draws)])
         cell_excess, cell_variance = _hypergeometric(table)
         # Held-out cells are (u, i) and (v, j): the margins fix one from the other.
         excess, variance = excess + cell_excess, variance + cell_variance
-    if variance < _INFORMATION:
-        raise DataError(
-            "enough draws to tell a fair sampler from one that avoids held-out items",
-            variance=round(variance, 1), needed=_INFORMATION, remedy="Raise draws, or use more clients.",
-        )  # fmt: skip
-    sigmas = excess / sqrt(variance)
-    if abs(sigmas) > _SIGMAS:
-        raise DataError(
-            "training negatives do not depend on what is held out",
-            sigmas=round(sigmas, 1),
-            remedy="Draw from everything outside the training history, held-out items included.",
-        )
+    return Evidence(excess, variance)
+
+
+def swaps(people: People, targets: ItemSets, *, seed: int, most: int = 1000) -> list[Swap]:
+    """At most `most` pairs of clients (u, v) with held-out items (i, j), each unknown to the other client for ever."""
+    clients = stream(seed, "swaps").permutation(np.flatnonzero(targets.sizes))[: 2 * most]
+    known = mentioned(people.take(clients), people.sizes[clients])
+    return list(_swaps(clients, targets, known))
 
 
 def _check_cuts(split: Split, lengths: NDArray[np.int64]) -> None:
@@ -104,10 +147,7 @@ def _common(left: ItemSets, right: ItemSets) -> NDArray[np.int64]:
     return np.intersect1d(keys[0], keys[1])
 
 
-def _swaps(people: People, targets: ItemSets, seed: int) -> Iterator[tuple[int, int, int, int]]:
-    """Clients (u, v) with held-out items (i, j), each of them unknown to the other client for ever."""
-    clients = stream(seed, "swaps").permutation(np.flatnonzero(targets.sizes))[:2000]
-    known = mentioned(people.take(clients), people.sizes[clients])
+def _swaps(clients: NDArray[np.int64], targets: ItemSets, known: ItemSets) -> Iterator[Swap]:
     for n in range(0, len(clients) - 1, 2):
         u, v = clients[n], clients[n + 1]
         i, j = int(targets[u][0]), int(targets[v][0])

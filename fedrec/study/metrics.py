@@ -17,6 +17,7 @@ from fedrec.errors import DataError, require
 from fedrec.randomness import stream
 
 NO_RANK = -1  # fills a top-k list that has fewer than k candidates
+MIXED_IN = 0.01  # of the wanted tags, in what was shown: else one missing tag is infinitely far
 _CELLS = 1 << 24  # most (target, item) comparisons held in memory at once
 
 Floats = NDArray[np.float64]
@@ -166,9 +167,28 @@ def novelty(lists: NDArray[np.int64], counts: NDArray[np.int64]) -> Floats:
     item that nobody chose is finitely novel. (Self-information, Vargas and Castells 2011.)
     """
     bits = np.log2(counts.sum() + len(counts)) - np.log2(counts + 1.0)
-    shown = lists != NO_RANK
-    size = shown.sum(axis=1)
-    return np.where(size > 0, np.where(shown, bits[lists], 0.0).sum(axis=1) / np.maximum(size, 1), np.nan)
+    return _mean_shown(lists, bits)
+
+
+def popularity(lists: NDArray[np.int64], shares: Floats) -> Floats:
+    """(query,) mean of the shown items' `shares` (item,), of all clients, who chose them; NaN for an empty list.
+
+    (Average recommendation popularity, Yin et al. 2012, who give the number of clients, not their share.)
+    """
+    return _mean_shown(lists, shares)
+
+
+def miscalibration(wanted: Floats, shown: Floats) -> Floats:
+    """(query,) how far the tags `shown` are from those `wanted`, both (query, tag) shares, in bits.
+
+    The Kullback-Leibler divergence of (1 - α) shown + α wanted from wanted, with α = 0.01: 0 when alike, at most
+    log2(1/α) = 6.64 when nothing wanted is shown. NaN where either row is all 0. (Steck 2018, section 3.)
+    """
+    mixed = (1 - MIXED_IN) * shown + MIXED_IN * wanted
+    ratios = np.divide(wanted, mixed, out=np.ones_like(mixed), where=wanted > 0)
+    known = wanted.any(axis=1) & shown.any(axis=1)
+    bits = (wanted * np.log2(ratios)).sum(axis=1)
+    return np.where(known, np.maximum(bits, 0.0), np.nan)  # rounding may fall below 0
 
 
 def interval(values: Scores, level: float = 0.95, *, seed: int = 0, resamples: int = 1000) -> tuple[float, float]:
@@ -184,6 +204,13 @@ def interval(values: Scores, level: float = 0.95, *, seed: int = 0, resamples: i
     means = [known[rng.integers(0, len(known), len(known))].mean() for _ in range(resamples)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _mean_shown(lists: NDArray[np.int64], values: Floats) -> Floats:
+    """(query,) mean of `values` (item,) over the shown items; NaN for an empty list."""
+    shown = lists != NO_RANK
+    size = shown.sum(axis=1)
+    return np.where(size > 0, np.where(shown, values[lists], 0.0).sum(axis=1) / np.maximum(size, 1), np.nan)
 
 
 def _check(scores: Scores) -> None:

@@ -54,6 +54,8 @@ MODELS = {
     "fixed axes, no residuals": {"model": {"projection": False, "residuals": False}},
     "no popularity": {"model": {"popularity": False}},
     "no adapter": {"model": {"adapter": "none"}},
+    "a frozen tower": {"model": {"adapter": "none", "projection": False}},
+    "nothing of items": {"model": {"adapter": "none", "projection": False, "residuals": False}},
     "lora": {"model": {"adapter": "lora", "encoder": "tiny", "rank": 2}},
     "lora, several steps": {"model": {"adapter": "lora", "encoder": "tiny", "rank": 2}, "training": {"steps": 2}},
     "drawn rivals": {"training": {"negatives": 15}},

@@ -237,6 +237,13 @@ def test_flags_that_contradict_are_refused(cli, words, parts):
     assert [part for part in parts if part not in line] == [], line
 
 
+def test_settings_are_judged_together_in_whatever_order(cli, tiny, tmp_path):
+    settings = ["--set", "federation.rounds=0", "--set", "warm.enabled=true"]
+    assert cli("simulate", *tiny(), *settings, "--out", tmp_path / "run").code == 0
+    line = said(cli("simulate", "--set", "federation.rounds=0"), 2)
+    assert "a run has a round" in line and "synthetic" not in line  # the rule, and not the whole plan
+
+
 def test_a_flag_that_does_not_exist_is_no_traceback(shell):
     answer = shell("simulate", "--rounds", 3)
     assert answer.code == 2

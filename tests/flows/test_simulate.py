@@ -86,7 +86,9 @@ def test_the_table_names_every_arm_and_its_figures(first):
 
 def test_the_summary_is_the_mean_over_the_users_file(first):
     _, path = first
-    users, summary = pd.read_parquet(path / "users.parquet"), read(path / "results.json")["summary"]["fedrec"]
+    everybody, summaries = pd.read_parquet(path / "users.parquet"), read(path / "results.json")["summary"]
+    assert list(everybody["arm"].unique()) == list(summaries)
+    users, summary = everybody[everybody["arm"] == "fedrec"], summaries["fedrec"]
     assert len(users) == read(path / "results.json")["protocol"]["evaluated"] > 30
     for name in ("hr@10", "ndcg@10", "hr@10/99"):
         assert users[name].mean() == pytest.approx(summary[name], abs=1e-12)

@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from fedrec.study import metrics
 from fedrec.study.metrics import NO_RANK, Ranked, rank, top
+from fedrec.study.places import Tags
 
 law = settings(derandomize=True, deadline=None, max_examples=150)
 coarse = st.integers(-3, 3).map(float)  # few values: many ties
@@ -111,3 +112,49 @@ def test_diversity_is_the_mean_over_pairs(vectors, order, k):
     unit = vectors / np.where(norms > 0, norms, 1)[:, None]
     cosines = [unit[i] @ unit[j] for n, i in enumerate(line) for j in line[n + 1 :]]
     assert metrics.diversity(line[None], vectors)[0] == pytest.approx(1 - np.mean(cosines))
+
+
+@law
+@given(st.lists(st.integers(0, 8), max_size=6, unique=True), arrays(np.float64, 9, elements=st.floats(0, 1)))
+def test_popularity_is_the_mean_share_in_whatever_order(items, shares):
+    line = np.array([[*items, *[NO_RANK] * (6 - len(items))], [*items[::-1], *[NO_RANK] * (6 - len(items))]])
+    expected = sum(shares[item] for item in items) / len(items) if items else float("nan")
+    found = metrics.popularity(line, shares)
+    assert found == pytest.approx([expected] * 2, nan_ok=True)
+    assert not items or (shares.min() - 1e-12 <= found[0] <= shares.max() + 1e-12)
+
+
+tag_lists = st.lists(st.lists(st.sampled_from("abcd"), max_size=4), min_size=6, max_size=6)
+picks = st.lists(st.integers(0, 5), max_size=6)
+
+
+def slow_shares(items, tags):
+    """Tag by tag: how much of the tagged items' weight it has."""
+    tagged = [set(tags[item]) for item in items if tags[item]]
+    return {tag: sum((tag in each) / len(each) for each in tagged) / len(tagged) for tag in set().union(*tagged)}
+
+
+def slow_divergence(wanted, shown):
+    if not wanted or not shown:
+        return float("nan")
+    return sum(p * np.log2(p / (0.99 * shown.get(tag, 0) + 0.01 * p)) for tag, p in wanted.items())
+
+
+@law
+@given(tag_lists, picks, picks)
+def test_miscalibration_is_the_divergence_of_the_two_shares(tags, history, line):
+    rows, items = np.repeat([0, 1], [len(history), len(line)]), np.array([*history, *line], np.int64)
+    both = Tags.of(tags).shares(rows, items, 2)
+    found = metrics.miscalibration(both[:1], both[1:])[0]
+    expected = slow_divergence(slow_shares(history, tags), slow_shares(line, tags))
+    assert found == pytest.approx(expected, abs=1e-9, nan_ok=True)
+    assert np.isnan(found) or 0 <= found <= np.log2(100) + 1e-9
+
+
+@law
+@given(tag_lists, picks, st.integers(1, 3))
+def test_a_list_with_the_shares_of_the_history_is_calibrated(tags, history, times):
+    rows, items = np.repeat([0, 1], [len(history), times * len(history)]), np.array(history * (1 + times), np.int64)
+    both = Tags.of(tags).shares(rows, items, 2)
+    found = metrics.miscalibration(both[:1], both[1:])[0]
+    assert found == pytest.approx(0, abs=1e-9) if any(tags[item] for item in history) else np.isnan(found)

@@ -102,13 +102,14 @@ def test_a_sample_of_people_gets_the_figures_it_gets_among_all(monkeypatch):
     split = splits.leave_one_out(population)
 
     def run(people, seed=1):
-        ranking = Ranking(k=(2,), negatives=3, seed=seed, people=people)
+        tags = [(f"t{item % 3}",) for item in range(ITEMS)]
+        ranking = Ranking(k=(2,), negatives=3, seed=seed, people=people, tags=tags)
         return evaluate(lambda clients, _: scores[clients], population, split.test, train=split.train, ranking=ranking)
 
     whole, some = run(0), run(12)
     clients = some.users["client"].to_numpy()
     assert len(set(clients)) == 12 and (np.diff(clients) > 0).all()
-    columns = [name for name in whole.users if name != "quartile"]  # of those who are asked
+    columns = [name for name in whole.users if name not in ("quartile", "taste")]  # these are of those who are asked
     expected = whole.users.set_index("client", drop=False).loc[clients, columns].reset_index(drop=True)
     assert some.users[columns].equals(expected)
     assert some.summary["hr@2"] == expected["hr@2"].mean() != whole.summary["hr@2"]

@@ -7,7 +7,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as some
 
 from fedrec.errors import SpecError
-from fedrec.spec import Plan, merge
+from fedrec.settings import merge
+from fedrec.spec import Plan
 
 small = some.integers(0, 10**6)
 natural = some.integers(1, 10**12)

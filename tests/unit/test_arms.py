@@ -132,7 +132,7 @@ def test_the_plan_says_which_arms_compete(fleet):
 def scores_of_arms(fleet):
     """Each arm's scores for the same people with the same histories."""
     clients = list(range(0, USERS, 3))
-    return {arm.name: ask(arm.build(), fleet, clients, cuts=fleet.world.split.test.cuts) for arm in arms(fleet)}
+    return {arm.name: ask(arm.build().scorer, fleet, clients, cuts=fleet.world.split.test.cuts) for arm in arms(fleet)}
 
 
 def test_no_arm_knows_the_test_items(fleet, tmp_path):
@@ -153,7 +153,7 @@ def test_no_arm_knows_the_test_items(fleet, tmp_path):
 
 def ask_frozen(fleet):
     (frozen,) = [arm for arm in arms(fleet) if arm.name == "frozen text"]
-    return ask(frozen.build(), fleet, list(range(USERS)), cuts=fleet.world.split.test.cuts)
+    return ask(frozen.build().scorer, fleet, list(range(USERS)), cuts=fleet.world.split.test.cuts)
 
 
 def after(world, cuts):

@@ -98,13 +98,13 @@ def test_tuning_keeps_the_best_and_lists_what_was_tried():
         lambda name: lambda clients, histories: np.tile(np.float32(scores[name]), (len(clients), 1)),
         list(scores),
         population,
-        split.validation,
+        split,
     )
     assert tuned.setting == "good" and tuned.scorer(ONE, [history()]).tolist() == [[9, 9, 0, 0]]
     assert [name for name, _ in tuned.tried] == list(scores)
     assert [value for _, value in tuned.tried] == pytest.approx([0.5, 1, 1])
     with pytest.raises(SpecError, match="at least one setting"):
-        tune(lambda name: random_scores(4, seed=0), [], population, split.validation)
+        tune(lambda name: random_scores(4, seed=0), [], population, split)
 
 
 @pytest.fixture(scope="module")

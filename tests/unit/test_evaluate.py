@@ -50,7 +50,9 @@ def test_full_ranking_by_hand(population):
     # Trained on 0 by one, 3 by one, 5 and 0 by one: counts 2 0 0 1 0 1, shares of 4 + 6.
     assert result.summary["novelty@1"] == pytest.approx(math.log2(10))
     assert result.summary["novelty@2"] == pytest.approx((math.log2(10) + math.log2(5) + 2 * math.log2(10)) / 4)
-    assert not any("/" in name or "diversity" in name for name in result.summary)
+    # 2 and 4 were chosen by nobody, 3 by one of three people, 1 by nobody.
+    assert result.users["popularity@2"].tolist() == pytest.approx([1 / 6, 0])
+    assert not any("/" in name or "diversity" in name or "miscal" in name for name in result.summary)
 
 
 def test_a_summary_says_who_and_what_was_counted(population):
@@ -117,9 +119,10 @@ def test_batches_change_nothing(monkeypatch):
     rng = stream(2, "batches")
     population, scores = likes(*(rng.permutation(60)[:4] for _ in range(9))), rng.random((9, 60), np.float32)
     split = leave_one_out(population)
-    whole = evaluate(table(scores), population, split.test, ranking=Ranking(negatives=20))
+    ranking = Ranking(negatives=20, tags=[(f"t{item % 7}",) * (item % 5 > 0) for item in range(60)])
+    whole = evaluate(table(scores), population, split.test, ranking=ranking)
     monkeypatch.setattr(module, "_BATCH", 4)
-    parts = evaluate(table(scores), population, split.test, ranking=Ranking(negatives=20))
+    parts = evaluate(table(scores), population, split.test, ranking=ranking)
     assert whole.users.equals(parts.users) and whole.summary == parts.summary
 
 
@@ -168,8 +171,11 @@ def test_groups_by_hand():
     result = evaluate(scores, population, split.test, train=split.train, ranking=Ranking(k=(1,), few=3, negatives=0))
     assert result.users["activity"].tolist() == [1, 2, 3, 4]
     assert result.users["quartile"].tolist() == [1, 2, 3, 4]
-    assert result.groups["clients"].tolist() == [1, 1, 1, 1, 2, 2]
-    assert result.groups["hr@1"].tolist() == [1, 0, 0, 1, 0.5, 1]
+    # Chosen in training by: 0 one, 1 two, 2 three, 3 two, 5 two. Means 1, 5/2, 7/3 and 8/4.
+    assert result.users["taste"].tolist() == [1, 3, 2, 1]
+    assert result.groups["clients"].tolist() == [1, 1, 1, 1, 2, 1, 1, 2, 2]
+    assert result.groups["hr@1"].tolist() == [1, 0, 0, 1, 1, 0, 0, 0.5, 1]
+    assert list(result.groups.index[4:7]) == ["niche taste", "mixed taste", "mainstream taste"]
     assert list(result.groups.index[-2:]) == ["cold users", "cold items"]
     nobody = evaluate(scores, population, split.test, train=split.train, ranking=Ranking(few=0))
     assert nobody.groups.loc["cold users", "clients"] == 0 and math.isnan(nobody.groups.loc["cold users", "hr@10"])
@@ -179,6 +185,72 @@ def test_public_vectors_turn_on_diversity(population):
     ranking = Ranking(k=(2,), vectors=np.eye(ITEMS, dtype=np.float32))
     result = evaluate(table([[0] * 6] * 3), population, leave_one_out(population).test, ranking=ranking)
     assert result.summary["diversity@2"] == 1
+
+
+def test_equals_share_a_taste_and_who_chose_nothing_has_none():
+    # Trained on nothing, 0, 0, 1, 1, 2 3 and 2 3: counts 2 2 2 2, so that all who chose have mean 2.
+    population = likes([9, 8], [0, 8], [0, 8], [1, 8], [1, 8], [2, 3, 8], [2, 3, 8])
+    cuts, targets = np.array([0, 1, 1, 1, 1, 2, 2]), ItemSets.of(np.arange(7), np.full(7, 8, np.int32), 7)
+    found = evaluate(table([[0] * 10] * 7), population, Holdout(cuts, targets), ranking=BARE)
+    assert found.users["taste"].tolist() == [0, 1, 1, 1, 1, 1, 1]
+    assert found.groups.loc[["niche taste", "mainstream taste"], "clients"].tolist() == [6, 0]
+    # Alone with one choice or with three: equal means, also where a tenth and three tenths over three are not.
+    population, cuts = likes([0, 8], [1, 2, 3, 8], *[[9, 8]] * 8), np.array([1, 3, *[0] * 8])
+    targets = ItemSets.of(np.arange(10), np.full(10, 8, np.int32), 10)
+    found = evaluate(table([[0] * 10] * 10), population, Holdout(cuts, targets), ranking=BARE)
+    assert found.users["taste"].tolist() == [1, 1, *[0] * 8]
+    nobody = evaluate(table([[0] * 10] * 10), population, Holdout(0 * cuts, targets), ranking=BARE)
+    assert set(nobody.users["taste"]) == {0} and nobody.summary["popularity@1"] == 0
+
+
+TAGS = (("fact",), ("fact", "new", "new"), ("tale",), ("fact",), ("tale",), ())
+"""Of items 0 … 5."""
+
+
+def test_public_tags_turn_on_miscalibration(population):
+    # Clients 0 and 2 trained on 0 (fact), and on 5 (untagged) and 0. Lists: 1 then 2, and 3 then 1.
+    cuts = np.array([1, 1, 2])
+    holdout = Holdout(cuts, ItemSets.of(np.array([0, 2]), np.array([2, 4], np.int32), 3))
+    scores = table([[0, 9, 8, 0, 0, 0], [0] * 6, [0, 8, 0, 9, 0, 0]])
+    found = evaluate(scores, population, holdout, ranking=Ranking(k=(1, 2), negatives=0, tags=TAGS)).users
+    # Shown: half fact, half new; a quarter fact, a quarter new, half tale. Then fact; three quarters fact, one new.
+    assert found["miscalibration@1"].tolist() == pytest.approx([-math.log2(0.99 / 2 + 0.01), 0])
+    assert found["miscalibration@2"].tolist() == pytest.approx(
+        [-math.log2(0.99 / 4 + 0.01), -math.log2(0.99 * 3 / 4 + 0.01)]
+    )
+
+
+def test_without_a_tagged_item_there_is_no_miscalibration(population):
+    split, scores = leave_one_out(population), table([[0, 0, 0, 0, 0, 9], [0] * 6, [0, 9, 0, 0, 0, 0]])
+    ranking = Ranking(k=(1,), negatives=0, tags=TAGS)
+    # Client 0 is shown the untagged 5 alone; client 2 was trained on 5 and 0, so it has a taste.
+    found = evaluate(scores, population, split.test, train=split.train, ranking=ranking)
+    assert math.isnan(found.users["miscalibration@1"][0])
+    assert found.summary["miscalibration@1"] == found.users["miscalibration@1"][1] > 0
+    early = evaluate(scores, population, split.test, train=np.array([1, 1, 1]), ranking=ranking)  # on 5 alone
+    assert math.isnan(early.users["miscalibration@1"][1])
+    bare = Ranking(k=(1,), negatives=0, tags=[()] * ITEMS)
+    assert math.isnan(evaluate(scores, population, split.test, ranking=bare).summary["miscalibration@1"])
+    with pytest.raises(DataError, match="one list a catalogue item"):
+        evaluate(scores, population, split.test, ranking=Ranking(tags=TAGS[:3]))
+
+
+def test_a_calibrated_list_is_near_and_a_list_of_one_tag_is_far():
+    # Two hundred items of two tags in turn; everybody chose nine of the first and three of the second.
+    tags, rng = [("song",) if item % 2 else ("story",) for item in range(200)], stream(7, "mixed")
+    population = likes(*(np.append(2 * rng.permutation(99)[:9], [1, 3, 5, 199]) for _ in range(20)))
+    cuts, mixed, one_tag = np.full(20, 12), np.zeros((20, 200), np.float32), np.zeros((20, 200), np.float32)
+    for client, history in enumerate(population):
+        unread = np.setdiff1d(np.arange(199), history.items)
+        mixed[client, unread[unread % 2 == 0][:6]] = mixed[client, unread[unread % 2 == 1][:2]] = 1
+        one_tag[client, unread[unread % 2 == 1][:8]] = 1
+    holdout = Holdout(cuts, ItemSets.of(np.arange(20), np.full(20, 199, np.int32), 20))
+    ranking = Ranking(k=(8,), negatives=0, tags=tags)
+    near, far = (
+        evaluate(table(s), population, holdout, ranking=ranking).users["miscalibration@8"] for s in (mixed, one_tag)
+    )
+    assert near.tolist() == pytest.approx([0] * 20, abs=1e-12)
+    assert far.tolist() == pytest.approx([0.75 * math.log2(100) + 0.25 * math.log2(0.25 / 0.9925)] * 20)
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,29 @@ def test_novelty_by_hand():
     assert metrics.novelty(lists, counts) == pytest.approx(expected, nan_ok=True)
 
 
+def test_popularity_by_hand():
+    shares = np.array([0.5, 0.0, 0.25])
+    lists = np.array([[0, NO_RANK], [2, 0], [1, NO_RANK], [NO_RANK, NO_RANK]])
+    assert metrics.popularity(lists, shares) == pytest.approx([0.5, 0.375, 0, math.nan], nan_ok=True)
+
+
+def test_miscalibration_by_hand():
+    wanted = np.array([[0.75, 0.25, 0], [0.75, 0.25, 0], [0.75, 0.25, 0], [0, 0, 0], [1, 0, 0]])
+    shown = np.array([[0.75, 0.25, 0], [1, 0, 0], [0, 0, 1], [1, 0, 0], [0, 0, 0]])
+    # Alike. One tag only, of a mixed taste: 0.99 + 0.0075 and 0.0025 are shown. Nothing in common: log2(1 / 0.01).
+    one_tag = 0.75 * math.log2(0.75 / 0.9975) + 0.25 * math.log2(0.25 / 0.0025)
+    expected = [0, one_tag, math.log2(100), math.nan, math.nan]
+    assert metrics.miscalibration(wanted, shown) == pytest.approx(expected, nan_ok=True)
+    assert one_tag > 1.3
+
+
+def test_miscalibration_asks_what_of_the_wanted_is_missing_not_the_reverse():
+    half, one = np.array([[0.5, 0.5]]), np.array([[1.0, 0.0]])
+    # A list that leaves out half of a taste is worse than one that adds as much to it.
+    assert metrics.miscalibration(half, one)[0] == pytest.approx(0.5 * math.log2(0.5 / 0.995) + 0.5 * math.log2(100))
+    assert metrics.miscalibration(one, half)[0] == pytest.approx(math.log2(1 / 0.505))
+
+
 def test_an_interval_is_as_wide_as_theory_says():
     values = stream(2, "interval").normal(0.3, 1.0, 900)
     theory = 2 * 1.96 * values.std() / 30

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from fedrec.device.history import Kind
 from fedrec.errors import SpecError
-from fedrec.spec import Plan, Section, merge
+from fedrec.settings import Section, merge
+from fedrec.spec import Plan
 
 
 def test_the_defaults_are_a_plan():

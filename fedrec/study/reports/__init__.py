@@ -1,0 +1,1 @@
+"""A study as something to read: composed once, rendered as HTML, Markdown and files."""

@@ -1,0 +1,244 @@
+"""The verdict: what privacy costs here, in sentences that a board can read. Test figures choose nothing in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from fedrec.privacy.statement import NON_PRIVATE
+from fedrec.runs import Row
+from fedrec.study.findings import Findings, Point
+from fedrec.study.reports.cards import promised, uneven
+from fedrec.study.reports.document import Line, Tone
+from fedrec.study.reports.numbers import between, count, either, few, moved, percent, quoted
+from fedrec.study.reports.protocol import protocols, seeds
+
+ENOUGH = 0.95  # of the reference's metric
+POPULARITY = "popularity"
+FEWEST = 30  # people; below, an interval says little
+_LOOSE = 8.0  # an ε above it bounds little
+
+_RAW = (
+    "The figures of this report are computed from raw data, without noise: no ε covers them. Show them to nobody who "
+    "may not see the data."
+)
+_ADDS_UP = (
+    "Each ε is about one run and all that it releases. Releasing several runs on the same people adds up: to the sum "
+    "of their ε, and of their δ, at most. Choosing by comparing runs adds to it as well, and no ε here includes that."
+)
+_UNTOLD = (
+    "validation items cannot tell which arm leads, and test items must not. No arm is named here; the table of results "
+    "has them all."
+)
+
+
+def verdict(findings: Findings) -> tuple[Line, ...]:
+    """What holds at each ε, where privacy costs too much, and with how much caution to read it."""
+    lines = [*_enough(findings), *_budgets(findings), *_dear(findings), *_drowned(findings)]
+    return (*lines, *_promises(findings), *_cautions(findings), *_notes(findings))
+
+
+def compared(findings: Findings) -> bool:
+    """Whether there is a reference to compare with."""
+    return findings.base in findings.points
+
+
+def kept(findings: Findings, point: Point) -> float:
+    """A point's test figure as a share of the reference's; NaN without one."""
+    if not compared(findings):
+        return math.nan
+    whole = findings.estimate(findings.base, findings.metric).mean
+    return findings.estimate(point, findings.metric).mean / whole if whole > 0 else math.nan
+
+
+def _leaders(findings: Findings) -> Iterator[tuple[float, Point]]:
+    for epsilon in findings.budgets:
+        point = findings.leading(epsilon)
+        if point is not None:
+            yield epsilon, point
+
+
+def _budgets(findings: Findings) -> Iterator[Line]:
+    if not findings.budgets:
+        yield Line(Tone.PLAIN, "No arm of this study has a privacy budget: nothing is said here about its price.")
+    elif not compared(findings):
+        alone = f"The reference “{findings.reference}” without privacy was not measured: no arm is compared with it."
+        yield Line(Tone.WARN, alone)
+    for epsilon in findings.budgets:
+        point = findings.leading(epsilon)
+        yield _untold(epsilon) if point is None else _budget(findings, epsilon, point)
+
+
+def _untold(epsilon: float) -> Line:
+    return Line(Tone.WARN, f"At ε = {epsilon:g} {_UNTOLD}")
+
+
+def _budget(findings: Findings, epsilon: float, point: Point) -> Line:
+    alone = sum(each.epsilon == epsilon for each in findings.points) == 1
+    how = "is the only arm" if alone else "leads on validation items"
+    figure = between(findings.estimate(point, findings.metric))
+    reached = _beside(findings, point, figure) if compared(findings) else f"has a test {findings.metric} of {figure}."
+    good = kept(findings, point) >= ENOUGH
+    text = f"At ε = {epsilon:g} “{point.arm}” {how} and {reached} Promise: {_promise(findings, point)}."
+    return Line(Tone.GOOD if good else Tone.PLAIN, text)
+
+
+def _beside(findings: Findings, point: Point, figure: str) -> str:
+    contrast = findings.contrast(point, findings.base, findings.metric)
+    low, high = contrast.difference.low, contrast.difference.high
+    if math.isnan(low):
+        doubt = "which has no interval"
+    elif low <= 0 <= high:
+        doubt = "an interval that contains 0: this study cannot tell the two apart"
+    else:
+        doubt = "an interval that does not contain 0"
+    whole = between(findings.estimate(findings.base, findings.metric))
+    return (
+        f"keeps {percent(kept(findings, point))} of the test {findings.metric} without privacy: {figure}, where "
+        f"“{findings.reference}” has {whole}. Difference {moved(contrast)}, {doubt}."
+    )
+
+
+def _promise(findings: Findings, point: Point) -> str:
+    return promised(told for cell in findings.of(point) for told in cell.measured.statements if told["unit"])
+
+
+def _enough(findings: Findings) -> Iterator[Line]:
+    """The smallest ε at which the arm that was named keeps enough, and the larger ones at which it does not."""
+    shares = [(epsilon, point, kept(findings, point)) for epsilon, point in _leaders(findings)]
+    known = [each for each in shares if not math.isnan(each[2])]
+    if not known:
+        return
+    whole = f"{percent(ENOUGH)} of the test {findings.metric} without privacy"
+    first = next(((epsilon, point) for epsilon, point, share in known if share >= ENOUGH), None)
+    if first is None:
+        yield Line(Tone.WARN, f"At no ε that was tried does the arm named below keep {whole}, by its mean.")
+        return
+    later = [f"{epsilon:g}" for epsilon, _, share in known if epsilon > first[0] and share < ENOUGH]
+    but = f" At ε = {either(later)} the arm named below keeps less." if later else ""
+    yield Line(Tone.GOOD, f"The smallest ε that keeps {whole}, by its mean, is {first[0]:g} (“{first[1].arm}”).{but}")
+
+
+def _dear(findings: Findings) -> Iterator[Line]:
+    """Where the arm named is not surely better than showing everybody the same list."""
+    popular = Point(POPULARITY)
+    if popular not in findings.points:
+        return
+    if compared(findings) and (base := findings.contrast(findings.base, popular, findings.metric)).difference.low <= 0:
+        yield Line(
+            Tone.BAD,
+            f"On test items the reference “{findings.reference}”, without any privacy, cannot be told from popularity "
+            f"or is worse (difference in {findings.metric} {moved(base)}): this study cannot say what privacy costs.",
+        )
+        return
+    for epsilon, point in _leaders(findings):
+        contrast = findings.contrast(point, popular, findings.metric)
+        if contrast.difference.low > 0:
+            continue
+        how = "is worse than" if contrast.difference.high < 0 else "cannot be told from"
+        yield Line(
+            Tone.BAD,
+            f"At ε = {epsilon:g} privacy costs too much here: on test items “{point.arm}” {how} popularity, which "
+            f"shows everybody the same items (difference in {findings.metric} {moved(contrast)}).",
+        )
+
+
+def _drowned(findings: Findings) -> Iterator[Line]:
+    """Where the noise on a round's mean is expected to be longer than any update may be."""
+    for epsilon, point in _leaders(findings):
+        loud = {purpose: ratio for purpose, ratio in _noise(findings, point).items() if ratio > 1}
+        if loud:
+            longer = ", ".join(f"{purpose} {few(ratio)} clip norms" for purpose, ratio in loud.items())
+            yield Line(
+                Tone.BAD,
+                f"At ε = {epsilon:g} noise outweighs the updates of “{point.arm}”: on a round's mean it is longer than "
+                f"the clip norm, which no update exceeds ({longer}).",
+            )
+
+
+def _noise(findings: Findings, point: Point) -> dict[str, float]:
+    """The largest noise over clip norm of each phase, over the seeds."""
+    most: dict[str, float] = {}
+    for cell in findings.of(point):
+        for purpose, ratio in cell.measured.manifest.get("foreseen", {}).get("noise over clip", {}).items():
+            most[purpose] = max(ratio, most.get(purpose, 0.0))
+    return most
+
+
+def _promises(findings: Findings) -> Iterator[Line]:
+    """Whom a private arm does not protect from, and which promises are not alike."""
+    for arm in findings.private:
+        points = [point for point in findings.points if point.arm == arm and point.epsilon is not None]
+        told = [each for point in points for each in _told(findings, point)]
+        promises = [each for each in told if each["unit"]]
+        open_to = either((each["adversary"] for each in told if each["label"] == NON_PRIVATE), "and")
+        if not promises:
+            yield Line(Tone.BAD, f"“{arm}” promises nothing to anybody (non-private), whatever ε was asked for.")
+        elif open_to:
+            yield Line(Tone.WARN, f"“{arm}” is non-private against {open_to}.")
+    yield from _unlike(findings)
+    for point in uneven(findings):
+        yield Line(Tone.WARN, f"The seeds of “{point}” do not promise the same: its cards list each promise.")
+    loose = [str(point) for point in findings.points if _largest(findings, point) > _LOOSE]
+    if loose:
+        yield Line(Tone.WARN, f"An ε above {_LOOSE:g} bounds little; such a promise is part of: {'; '.join(loose)}.")
+
+
+def _told(findings: Findings, point: Point) -> list[Row]:
+    return [told for cell in findings.of(point) for told in cell.measured.statements]
+
+
+def _largest(findings: Findings, point: Point) -> float:
+    if point.epsilon is None:
+        return 0.0
+    return max([point.epsilon, *(float(told["epsilon"]) for told in _told(findings, point) if told["unit"])])
+
+
+def _unlike(findings: Findings) -> Iterator[Line]:
+    """Equal ε of unlike promises are not equal privacy."""
+    kinds: dict[frozenset[tuple[str, str, str]], list[str]] = {}
+    for point in findings.points:
+        promises = [each for each in _told(findings, point) if each["unit"]]
+        if point.epsilon is not None:
+            kind = frozenset((each["unit"], each["relation"], each["adversary"]) for each in promises)
+            kinds.setdefault(kind, []).append(point.arm)
+    if len(kinds) > 1:
+        yield Line(
+            Tone.WARN,
+            f"At equal ε these arms do not promise the same, their units, neighbours or adversaries differ: "
+            f"{'; '.join(map(quoted, kinds.values()))}. The arm that leads is the most accurate, not the best "
+            f"protected.",
+        )
+
+
+def _cautions(findings: Findings) -> Iterator[Line]:
+    known = seeds(findings)
+    if len(known) == 1:
+        yield Line(Tone.WARN, "There is one seed: the intervals do not know how another seed would have come out.")
+    short = [str(point) for point in findings.points if len(findings.of(point)) < len(known)]
+    if short:
+        yield Line(Tone.WARN, f"Not every seed was measured for: {'; '.join(short)}.")
+    people = min(findings.estimate(point, findings.metric).users for point in findings.points)
+    if people < FEWEST:
+        yield Line(Tone.WARN, f"People evaluated: {people}; below {FEWEST} an interval says little.")
+    if findings.failures:
+        yield Line(Tone.WARN, f"{count(len(findings.failures), 'cell')} could not be measured: see Failed cells.")
+    if len(protocols(findings)) > 1:
+        unlike = "The arms were not measured by one protocol: their figures cannot be compared. See Protocol."
+        yield Line(Tone.WARN, unlike)
+    if any(len(hashes) > 1 for hashes in _data(findings).values()):
+        yield Line(Tone.WARN, "Cells of one seed are of unlike data: differences between arms mean nothing.")
+
+
+def _data(findings: Findings) -> dict[int, set[str]]:
+    """The data hashes of each seed."""
+    found: dict[int, set[str]] = {}
+    for cell in findings.cells:
+        found.setdefault(cell.seed, set()).add(str(cell.measured.manifest.get("data", "")))
+    return found
+
+
+def _notes(findings: Findings) -> Iterator[Line]:
+    yield Line(Tone.PLAIN, _RAW)
+    if findings.budgets:
+        yield Line(Tone.PLAIN, _ADDS_UP)

@@ -1,0 +1,243 @@
+"""A study from one command: cells run once, a failing one stops nothing, and the report says what the cells say."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fedrec.population.simulate import Simulation
+from fedrec.runs import Run
+from fedrec.study.findings import Point
+from fedrec.study.index import findings_of
+from fedrec.study.pool import Pool
+from fedrec.study.work import Order
+
+STUDY = """
+name = "tiny"
+epsilon = [2, inf]
+seeds = 2
+audit = false
+arms = [
+    { recipe = "popularity" },
+    { recipe = "ease" },
+    { recipe = "federated", grid = [
+        { federation = { learning_rate = 0.01 } },
+        { federation = { learning_rate = 0.05 } },
+    ] },
+    { recipe = "warm-start", mode = "user-central" },
+]
+[plan]
+data = { options = { users = "60", items = "64" } }
+model = { encoder = "hash", dim = 16 }
+federation = { rounds = 2, cohort = 20 }
+evaluation = { every = 1 }
+"""
+CELLS = 2 * (1 + 1 + 1 + 2)
+
+
+@pytest.fixture(scope="module")
+def swept(cli, tmp_path_factory):
+    """A small study, run once: its folder and what the command said."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "study.toml").write_text(STUDY)
+    answer = cli("sweep", folder / "study.toml", "--out", folder / "out", "--jobs", 2)
+    assert answer.code == 0, answer.err
+    return folder, answer
+
+
+def cells(folder):
+    return {path.name: (path / "results.json").stat().st_mtime_ns for path in (folder / "out" / "cells").iterdir()
+            if (path / "results.json").exists()}  # fmt: skip
+
+
+def test_every_cell_is_measured_and_every_file_is_there(swept):
+    folder, answer = swept
+    findings = findings_of(folder / "out")
+    assert len(findings.cells) == CELLS and not findings.failures
+    assert findings.arms == ("popularity", "EASE (central)", "federated", "warm start, user-central")
+    report = folder / "out" / "report"
+    for name in ("index.html", "report.md", "cells.csv", "cells.parquet", "summary.json", "privacy.json"):
+        assert (report / name).stat().st_size > 100, name
+    assert (report / "figures" / "headline.png").read_bytes().startswith(b"\x89PNG")
+    assert str(report / "index.html") in answer.out.replace("\n", "")
+    assert "Traceback" not in answer.err
+
+
+def test_a_figure_in_the_report_is_the_mean_of_its_cells(swept):
+    folder, _ = swept
+    findings = findings_of(folder / "out")
+    summary = json.loads((folder / "out" / "report" / "summary.json").read_text())
+    point = Point("warm start, user-central", 2.0)
+    values = [cell.measured.summary["ndcg@10"] for cell in findings.of(point)]
+    assert len(values) == 2 and findings.estimate(point, "ndcg@10").mean == pytest.approx(sum(values) / 2, abs=1e-12)
+    assert f"{sum(values) / 2:.3f}" in (folder / "out" / "report" / "index.html").read_text()
+    text = json.dumps(summary)
+    assert repr(findings.estimate(point, "ndcg@10").mean)[:10] in text
+
+
+def test_settings_are_chosen_on_validation_and_told(swept):
+    folder, _ = swept
+    [*_, cell] = findings_of(folder / "out").of(Point("federated"))
+    tried = cell.measured.choices
+    assert [one.setting for one in tried] == ["federation.learning_rate = 0.01", "federation.learning_rate = 0.05"]
+    chosen = next(one for one in tried if one.chosen)
+    assert chosen.value == max(one.value for one in tried)
+    assert f"learning_rate = {cell.measured.plan.federation.learning_rate}" in chosen.setting
+    ease = findings_of(folder / "out").of(Point("EASE (central)"))[0].measured.choices
+    assert len(ease) == 5 and sum(one.chosen for one in ease) == 1
+
+
+def test_trials_never_meet_a_test_item(swept):
+    folder, _ = swept
+    runs = list((folder / "out" / "cells").iterdir())
+    trials = [run for run in runs if not (run / "results.json").exists()]
+    assert len(trials) == 2 and not any((run / "looks.json").exists() for run in trials)
+    assert all((run / "looks.json").exists() for run in runs if run not in trials)
+
+
+def test_a_finished_cell_keeps_nothing_of_single_devices(swept):
+    folder, _ = swept
+    assert not [path for path in (folder / "out" / "cells").glob("*/devices") if (path.parent / "cost.json").exists()]
+
+
+def test_what_was_run_is_not_run_again_and_an_arm_runs_only_its_own_cells(swept, cli):
+    folder, _ = swept
+    before = cells(folder)
+    more = STUDY.replace('{ recipe = "ease" },', '{ recipe = "ease" },{ recipe = "random" },').replace(
+        '"tiny"', '"more"'
+    )
+    (folder / "more.toml").write_text(more)
+    answer = cli("sweep", folder / "more.toml", "--seeds", 3, "--out", folder / "out", "--jobs", 2)
+    assert answer.code == 0, answer.err
+    after = cells(folder)
+    assert {name: after[name] for name in before} == before  # not one of them was touched
+    assert len(after) - len(before) == 3 + (CELLS // 2)  # three seeds of the new arm, one more seed of the others
+    assert len(findings_of(folder / "out").cells) == 3 * (CELLS // 2 + 1)
+
+
+def test_a_report_can_be_made_again_without_running(swept, cli, tmp_path):
+    folder, _ = swept
+    answer = cli("report", folder / "out", "--out", tmp_path / "again", "--format", "markdown")
+    assert answer.code == 0, answer.err
+    assert "warm start, user-central" in answer.out and (tmp_path / "again" / "index.html").exists()
+
+
+def test_gates_decide_the_exit_code(swept, cli, tmp_path):
+    folder, _ = swept
+    common = ("report", folder / "out", "--out", tmp_path / "again", "--format", "json")
+    good = cli(*common, "--gate", 'ndcg@10[arm="popularity"] >= 0', "--gate", "ndcg@10[eps=2] >= 0")
+    assert good.code == 0 and json.loads(good.out)
+    bad = cli(*common, "--gate", "ndcg@10[eps=2] >= 0", "--gate", "ndcg@10[eps=2] > 1")
+    assert bad.code == 7 and "ndcg@10[eps=2] > 1" in bad.err and "Traceback" not in bad.err
+    wrong = cli(*common, "--gate", "ndcg@10[eps=2")
+    assert wrong.code == 2
+
+
+def test_plain_runs_make_a_report_too(cli, tiny, tmp_path):
+    for seed in (0, 1):
+        flags = tiny(evaluation__baselines="fast")
+        assert cli("simulate", *flags, "--seed", seed, "--out", tmp_path / f"open-{seed}").code == 0
+    private = tiny(privacy__mode="user-central", privacy__epsilon=4, privacy__force="true")
+    assert cli("simulate", *private, "--seed", 0, "--out", tmp_path / "private").code == 0
+    folders = [tmp_path / name for name in ("open-0", "open-1", "private")]
+    answer = cli("report", *folders, "--out", tmp_path / "report")
+    assert answer.code == 0, answer.err
+    told = pd.read_csv(tmp_path / "report" / "cells.csv")
+    assert {"federated", "federated, user-central", "popularity"} <= set(told["arm"])
+    other = cli("report", folders[0], folders[0], "--out", tmp_path / "twice")
+    assert other.code == 2 and "differ in their seed" in other.err
+
+
+def test_a_report_of_an_unfinished_run_is_refused(cli, tiny, tmp_path):
+    assert cli("init", tmp_path / "begun", *tiny(), "--mode", "none").code == 0
+    answer = cli("report", tmp_path / "begun", "--out", tmp_path / "report")
+    assert answer.code == 5 and "finished runs" in answer.err
+
+
+def test_a_cell_that_fails_is_named_and_the_others_go_on(cli, tmp_path):
+    """A warm start is one round: there is nothing to band its noise over."""
+    broken = STUDY.replace('mode = "user-central"', 'mode = "user-central", settings = { privacy = { bands = 40 } }')
+    (tmp_path / "study.toml").write_text(broken.replace("seeds = 2", "seeds = 1"))
+    answer = cli("sweep", tmp_path / "study.toml", "--out", tmp_path / "out", "--jobs", 2)
+    assert answer.code == 5 and "every cell of a study is measured" in answer.err and "Traceback" not in answer.err
+    findings = findings_of(tmp_path / "out")
+    assert [(lost.arm, lost.epsilon) for lost in findings.failures] == [("warm start, user-central", 2.0)]
+    assert findings.failures[0].reason and findings.failures[0].reason[:40] in answer.err.replace("\n", " ")
+    assert {cell.arm for cell in findings.cells} >= {"popularity", "federated"}
+    assert findings.failures[0].reason[:30] in (tmp_path / "out" / "report" / "report.md").read_text()
+
+
+def test_a_mistake_in_a_study_is_one_line(cli, tmp_path):
+    answer = cli("sweep", "--arms", "nothing", "--out", tmp_path / "out")
+    assert answer.code == 2 and "a recipe is one of" in answer.err and "Traceback" not in answer.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("gate", ['ndcg@10[arm="nobody"] > 0', "ndcg@10[eps=3] > 0", 'hr@10 > 2 * hr@10[arm="x"]'])
+def test_a_gate_that_no_cell_can_meet_is_refused_before_any_is_run(cli, tmp_path, gate):
+    (tmp_path / "study.toml").write_text(STUDY)
+    answer = cli("sweep", tmp_path / "study.toml", "--out", tmp_path / "out", "--gate", gate)
+    assert answer.code == 2 and "of the study" in answer.err and not (tmp_path / "out").exists()
+
+
+def test_values_after_an_option_belong_to_it(cli, tmp_path):
+    wrong = cli("sweep", "--epsilon", 1, 2, "x", "--out", tmp_path / "out")
+    assert wrong.code == 2 and "x" in wrong.err
+
+
+def orders(folder, *names):
+    plan = Path(folder / "plan.toml").read_text() if (folder / "plan.toml").exists() else ""
+    return [Order(folder=folder / name, plan=plan) for name in names]
+
+
+def test_a_process_that_dies_costs_its_cell_and_no_other(tmp_path, monkeypatch):
+    """One order kills whoever works on it; the other, which was under way beside it, is tried again and succeeds."""
+    monkeypatch.setattr("fedrec.study.pool._attempt", _deadly)
+    told = {}
+    with Pool(2) as pool:
+        pool.run(
+            orders(tmp_path, "deadly", "slow", "fine"), lambda order, reason: told.update({order.folder.name: reason})
+        )
+    assert set(told) == {"deadly", "slow", "fine"}
+    assert "died, alone" in told["deadly"] and told["slow"] == told["fine"] == ""
+
+
+def _deadly(order):
+    if order.folder.name == "deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.3)
+    return ""
+
+
+def test_a_study_folder_belongs_to_one_sweep_at_a_time(swept, cli):
+    folder, _ = swept
+    with Run(folder / "out").locked():
+        answer = cli("sweep", folder / "study.toml", "--out", folder / "out")
+    assert answer.code == 5 and "one process works on a run" in answer.err
+
+
+def test_an_interrupted_cell_goes_on(swept, cli, tmp_path):
+    """A cell whose training stopped half way ends as if it had not."""
+    folder, _ = swept
+    findings = findings_of(folder / "out")
+    whole = findings.of(Point("federated"))[0].measured
+    half = tmp_path / "out" / "cells" / whole.path.name
+    simulation = Simulation.start(whole.plan, half)
+
+    class Stop(Exception):
+        pass
+
+    def stop(row):
+        if row["round"] == 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        simulation.train(stop)
+    answer = cli("sweep", folder / "study.toml", "--out", tmp_path / "out", "--jobs", 2)
+    assert answer.code == 0, answer.err
+    again = findings_of(tmp_path / "out").of(Point("federated"))[0].measured
+    assert again.path.name == whole.path.name and again.summary == whole.summary
