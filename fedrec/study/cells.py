@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from fedrec.errors import RunError
 from fedrec.runs import Row, Run
 from fedrec.spec import Plan
 
@@ -91,11 +90,9 @@ class Failure:
 
 
 def measured(path: Path) -> Iterator[tuple[str, Measured]]:
-    """Every contestant of a finished run, by the name it has there. An unfinished run is a `RunError`."""
+    """Every contestant of a run that `fedrec.study.protocol.check_run` found finished, by the name it has there."""
     run = Run.open(path)
-    results = run.results
-    if results is None:
-        raise RunError("a report is made of finished runs", remedy="Go on with --resume.", path=str(path))
+    results = run.results or {}
     users = pd.read_parquet(path / USERS)
     cost = run.read(COST)
     for name, summary in results["summary"].items():

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedrec.datasets.dataset import Dataset
 from fedrec.population.simulate import Simulation
 from fedrec.population.workers import one_thread
@@ -201,7 +203,7 @@ def _card(dataset: Dataset, plan: Plan) -> dict[str, Any]:
     events, items = int(people.sizes.sum()), len(dataset.catalogue)
     return {
         "name": dataset.name, "people": len(people), "items": items, "events": events,
-        "events a person, median": float(sorted(people.sizes)[len(people) // 2]),
+        "events a person, median": float(np.median(people.sizes)),
         "density": events / max(1, len(people) * items), "hash": dataset.hash, "notes": list(dataset.notes.lines()),
     }  # fmt: skip
 

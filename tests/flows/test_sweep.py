@@ -155,7 +155,7 @@ def test_plain_runs_make_a_report_too(cli, tiny, tmp_path):
 def test_a_report_of_an_unfinished_run_is_refused(cli, tiny, tmp_path):
     assert cli("init", tmp_path / "begun", *tiny(), "--mode", "none").code == 0
     answer = cli("report", tmp_path / "begun", "--out", tmp_path / "report")
-    assert answer.code == 5 and "finished runs" in answer.err
+    assert answer.code == 5 and "a finished run has results" in answer.err
 
 
 def test_a_cell_that_fails_is_named_and_the_others_go_on(cli, tmp_path):
