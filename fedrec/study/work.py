@@ -15,7 +15,7 @@ import numpy as np
 
 from fedrec.datasets.dataset import Dataset
 from fedrec.population.simulate import Simulation
-from fedrec.population.workers import one_thread
+from fedrec.population.workers import give_back_freed_memory, one_thread
 from fedrec.population.world import dataset_of
 from fedrec.runs import Run
 from fedrec.spec import Plan
@@ -47,6 +47,13 @@ class Order:
 
 def work(order: Order) -> None:
     """Carry out an order, from where an earlier attempt stopped."""
+    try:
+        _work(order)
+    finally:
+        give_back_freed_memory()  # the next cell may be of another kind, and others run beside it
+
+
+def _work(order: Order) -> None:
     began, plan = time.monotonic(), Plan.from_toml(order.plan)
     simulation = _opened(order.folder, plan)
     if not order.baseline:

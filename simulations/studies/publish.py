@@ -68,11 +68,18 @@ def headline(summary: dict[str, Any]) -> list[str]:
     metric = summary["metric"]
     lines = [f"| arm | {metric} | {metric}, of 99 | difference to {summary['reference']} |", "|---|---:|---:|---:|"]
     for point in summary["points"]:
-        budget = "" if point["epsilon"] is None else f", ε = {point['epsilon']:g}"
         own = point["metrics"][metric]
         cells = [half(own), half(point["metrics"][f"{metric}/99"]), between(own.get("contrast"))]
-        lines.append(f"| {point['arm']}{budget} | {' | '.join(cells)} |")
+        lines.append(f"| {named(point, summary)} | {' | '.join(cells)} |")
     return lines
+
+
+def named(point: dict[str, Any], summary: dict[str, Any]) -> str:
+    """A point as reports name it."""
+    if point["epsilon"] is not None:
+        return f"{point['arm']}, ε = {point['epsilon']:g}"
+    bounded = any(each["epsilon"] is not None for each in summary["points"] if each["arm"] == point["arm"])
+    return f"{point['arm']}, no privacy" if bounded else str(point["arm"])
 
 
 def half(figure: dict[str, Any]) -> str:

@@ -6,11 +6,13 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from fedrec.population.simulate import Simulation
 from fedrec.runs import Run
+from fedrec.study.design import ArmSpec
 from fedrec.study.findings import Point
 from fedrec.study.index import findings_of
 from fedrec.study.pool import Pool
@@ -47,6 +49,33 @@ def swept(cli, tmp_path_factory):
     answer = cli("sweep", folder / "study.toml", "--out", folder / "out", "--jobs", 2)
     assert answer.code == 0, answer.err
     return folder, answer
+
+
+MODES = ("user-central", "user-distributed", "user-local", "interaction-local", "layered")
+EVERY = (
+    *("random", "popularity", "frozen-text", "item-knn", "ease", "public-start", "local-only", "central"),
+    *("federated", "federated:none:none", "federated:none:lora", "federated:user-central:lora"),
+    *("from-scratch:user-central", "warm-start+rounds:layered", *(f"warm-start:{mode}" for mode in MODES)),
+)
+SMALL = {
+    "data.options": '{"users": "60", "items": "64"}', "model.encoder": "tiny", "model.dim": 8, "model.rank": 2,
+    "federation.rounds": 2, "federation.cohort": 20, "evaluation.every": 0, "shares.survivors": 0.5,
+}  # fmt: skip
+
+
+def test_every_recipe_mode_and_adapter_is_an_arm(cli, tmp_path):
+    settings = [word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")]
+    answer = cli("sweep", "--arms", *EVERY, "--epsilon", 8, "--seeds", 1, *settings, "--out", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    findings = findings_of(tmp_path / "out")
+    assert [cell.arm for cell in findings.cells] == [ArmSpec.parse(arm).title for arm in EVERY]
+    named = {cell.arm: cell.measured for cell in findings.cells}
+    assert {mode: named[f"warm start, {mode}"].plan.privacy.mode for mode in MODES} == {mode: mode for mode in MODES}
+    kinds = [named[arm].plan.model.adapter for arm in ("federated", "federated, none", "federated, lora")]
+    assert kinds == ["bottleneck", "none", "lora"]
+    assert all(np.isfinite(one.summary["ndcg@10"]) for one in named.values())
+    modes = {row["mode"].partition(",")[0] for row in findings.audits}
+    assert modes >= {"user-central", "layered", "user-local"}
 
 
 def cells(folder):

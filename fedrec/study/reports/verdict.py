@@ -78,9 +78,17 @@ def _budget(findings: Findings, epsilon: float, point: Point) -> Line:
     how = "is the only arm" if alone else "leads on validation items"
     figure = between(findings.estimate(point, findings.metric))
     reached = _beside(findings, point, figure) if compared(findings) else f"has a test {findings.metric} of {figure}."
+    dear = "privacy costs too much here: " if _surely_less(findings, point) else ""
+    text = f"At ε = {epsilon:g} {dear}“{point.arm}” {how} and {reached} Promise: {_promise(findings, point)}."
     good = kept(findings, point) >= ENOUGH
-    text = f"At ε = {epsilon:g} “{point.arm}” {how} and {reached} Promise: {_promise(findings, point)}."
-    return Line(Tone.GOOD if good else Tone.PLAIN, text)
+    return Line(Tone.GOOD if good else Tone.WARN if dear else Tone.PLAIN, text)
+
+
+def _surely_less(findings: Findings, point: Point) -> bool:
+    """Whether a point keeps too little of the reference, by its mean, and certainly less than the reference has."""
+    if not kept(findings, point) < ENOUGH:
+        return False
+    return findings.contrast(point, findings.base, findings.metric).difference.high < 0
 
 
 def _beside(findings: Findings, point: Point, figure: str) -> str:
@@ -138,19 +146,20 @@ def _dear(findings: Findings) -> Iterator[Line]:
         how = "is worse than" if contrast.difference.high < 0 else "cannot be told from"
         yield Line(
             Tone.BAD,
-            f"At ε = {epsilon:g} privacy costs too much here: on test items “{point.arm}” {how} popularity, which "
+            f"At ε = {epsilon:g} privacy leaves nothing personal: on test items “{point.arm}” {how} popularity, which "
             f"shows everybody the same items (difference in {findings.metric} {moved(contrast)}).",
         )
 
 
 def _drowned(findings: Findings) -> Iterator[Line]:
-    """Where the noise on a round's mean is expected to be longer than any update may be."""
-    for epsilon, point in _leaders(findings):
+    """Where the noise on a round's mean is expected to be longer than any update may be; arms that lead in red."""
+    leaders = set(_leaders(findings))
+    for epsilon, point in ((at.epsilon, at) for at in findings.points if at.epsilon is not None):
         loud = {purpose: ratio for purpose, ratio in _noise(findings, point).items() if ratio > 1}
         if loud:
             longer = ", ".join(f"{purpose} {few(ratio)} clip norms" for purpose, ratio in loud.items())
             yield Line(
-                Tone.BAD,
+                Tone.BAD if (epsilon, point) in leaders else Tone.WARN,
                 f"At ε = {epsilon:g} noise outweighs the updates of “{point.arm}”: on a round's mean it is longer than "
                 f"the clip norm, which no update exceeds ({longer}).",
             )
