@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import wait as wait_for
+from threading import Thread
 
 from fedrec.errors import FedrecError
 from fedrec.files import Closing
@@ -69,7 +72,7 @@ class _Processes:
     def __init__(self, workers: int) -> None:
         self._others = set(active_children())
         # Forking a process in which torch has threads may hang.
-        self._executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        self._executor = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)
 
     def submit(self, order: Order) -> Future[str]:
         return self._executor.submit(_attempt, order)
@@ -80,6 +83,14 @@ class _Processes:
         for process in mine:
             process.terminate()
             process.join()
+
+
+def _end_with_parent() -> None:
+    """An executor's process does not notice that whoever started it was killed: it would wait for orders for ever."""
+    parent = parent_process()
+    if parent is not None:
+        sentinel = parent.sentinel
+        Thread(target=lambda: (wait_for([sentinel]), os._exit(1)), daemon=True).start()
 
 
 def _attempt(order: Order) -> str:

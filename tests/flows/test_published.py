@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedrec.presets import private
 from fedrec.randomness import stream
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "simulations" / "results"
 PUBLISHED = json.loads((RESULTS / "movielens-100k.json").read_text(encoding="utf-8"))
-PRIVATE = json.loads((RESULTS / "movielens-100k-private.json").read_text(encoding="utf-8"))
 FLAGS = "|".join(["0"] * 18 + ["1"])
 TINY = """
 [data]
@@ -67,51 +65,6 @@ def test_the_script_makes_the_table(films, tmp_path, monkeypatch):
     assert made["warm"]["fedrec"]["ndcg@10"][1] == one["summary"]["fedrec"]["ndcg@10"]
     page = (tmp_path / "movielens-100k.md").read_text(encoding="utf-8")
     assert study.cell(made["warm"]["fedrec"]["ndcg@10"]) in page
-
-
-def test_the_script_makes_the_private_table(films, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "simulations"))
-    study = script("private")
-    monkeypatch.setattr(study, "USERS", 30)
-    small = {"model": {"encoder": "hash", "dim": 8}}
-    monkeypatch.setattr(study, "private", lambda plan, mode: private(plan, mode).override(small))
-    monkeypatch.setattr(study, "ARMS", [study.ARMS[0], study.CENTRAL[0], study.DEVICES[2]])
-    arguments = ["--seeds", "0", "1", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["private.py", str(films), *arguments])
-    study.main()
-    made = json.loads((tmp_path / "movielens-100k-private.json").read_text(encoding="utf-8"))
-    assert set(made["arms"]) == {"warm start without privacy", "user-central, ε = 8", "layered, ε = 8"}
-    assert set(made["arms"]) < set(PRIVATE["arms"]) and set(made["baselines"]) == set(PRIVATE["baselines"])
-    assert [said.split("), ")[1].split(",")[0] for said in made["promises"]["layered, ε = 8"]] == [
-        "zero-out user", "add-or-remove-one interaction", "replace-one user",
-    ]  # fmt: skip
-    one = json.loads((tmp_path / "runs" / "user-central-8-1" / "results.json").read_text(encoding="utf-8"))
-    assert made["arms"]["user-central, ε = 8"]["hr@10/99"][1] == one["summary"]["fedrec"]["hr@10/99"]
-    page = (tmp_path / "movielens-100k-private.md").read_text(encoding="utf-8")
-    assert all(f"| {arm} |" in page for arm in made["arms"])
-
-
-def test_the_private_figures_are_what_was_promised():
-    """Issue: HR@10 of 99, user-level, central noise, five seeds."""
-    promised = {8: 0.60, 4: 0.585, 2: 0.56, 1: 0.52, 0.5: 0.45}
-    assert len(PRIVATE["seeds"]) >= 5
-    for epsilon, least in promised.items():
-        arm = f"user-central, ε = {epsilon:g}"
-        assert np.mean(PRIVATE["arms"][arm]["hr@10/99"]) >= least
-        [said] = PRIVATE["promises"][arm]
-        assert "δ=0.00053), add-or-remove-one user, against anyone who sees every released model" in said
-        assert epsilon * 0.999 <= float(said.split("ε=")[1].split(",")[0]) <= epsilon
-
-
-def test_the_readme_repeats_the_private_table():
-    shown = (ROOT / "README.md").read_text(encoding="utf-8").partition("<!-- private -->")[2].partition("<!--")[0]
-    rows = [line for line in shown.splitlines() if line.startswith("| ") and "---" not in line][1:]
-    assert len(rows) >= 7
-    figures = PRIVATE["arms"] | PRIVATE["baselines"]
-    for row in rows:
-        arm, cell = (part.strip(" *") for part in row.strip("|").split("|"))
-        values = figures[arm]["hr@10/99"]
-        assert cell == f"{np.mean(values):.3f} ±{np.std(values, ddof=1):.3f}", arm
 
 
 def test_the_readme_repeats_the_published_table():

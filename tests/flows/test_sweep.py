@@ -3,11 +3,14 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from fedrec.population.simulate import Simulation
@@ -233,6 +236,35 @@ def test_a_process_that_dies_costs_its_cell_and_no_other(tmp_path, monkeypatch):
         )
     assert set(told) == {"deadly", "slow", "fine"}
     assert "died, alone" in told["deadly"] and told["slow"] == told["fine"] == ""
+
+
+def test_no_process_outlives_a_sweep_that_is_killed(tmp_path):
+    (tmp_path / "study.toml").write_text(STUDY)
+    command = [
+        sys.executable,
+        "-m",
+        "fedrec",
+        "sweep",
+        tmp_path / "study.toml",
+        "--out",
+        tmp_path / "out",
+        "--jobs",
+        "2",
+    ]
+    sweep = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        workers = []
+        for _ in range(300):  # until both work
+            workers = psutil.Process(sweep.pid).children(recursive=True)
+            if len(list(tmp_path.glob("out/cells/*/plan.toml"))) > 1:
+                break
+            time.sleep(0.1)
+    finally:
+        sweep.kill()
+        sweep.wait()
+    assert len(workers) >= 2
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert alive == []
 
 
 def _deadly(order):
