@@ -63,7 +63,8 @@ class Screen:
                     {name: f"validation {name} {value:.3f}" for name, value in row.items() if name.startswith("ndcg@")}
                 )
                 if spent := row.get("spent"):
-                    said["spent"] = f"ε spent {spent['epsilon']:.2f} ({spent['relation']} {spent['unit']})"
+                    what = f"{spent['relation']} {spent['unit']}, δ = {spent['delta']:.1g}, {spent['adversary']}"
+                    said["spent"] = f"ε spent {spent['epsilon']:.2f} ({what})"
                 bar.update(task, completed=row["round"], said="  ".join(said.values()))
 
             yield told

@@ -141,17 +141,19 @@ def _asked(study: Study, changes: dict[str, Any], data: str | None, settings: Se
 
 
 def _check(study: Study, gates: Sequence[Gate]) -> None:
-    """Refuse a gate about an arm or a budget that the study will not have, before hours are spent on it."""
-    figures = [figure for gate in gates for figure in (gate.figure, gate.of) if figure]
-    arms = [arm.title for arm in study.arms]
-    budgets = sorted({math.inf if epsilon is None else epsilon for _, epsilon in study.points})
-    for figure in figures:
+    """Refuse a gate about an arm, a budget or a metric that the study will not have, before hours are spent on it."""
+    for figure in (figure for gate in gates for figure in (gate.figure, gate.of) if figure):
+        remedy = f"There are: {', '.join(study.figures)}."
+        known = figure.metric.partition("/")[0] in study.figures
+        require(known, "a gate names a metric of the study", remedy=remedy, gate=str(figure))
+        arms = [arm.title for arm in study.arms]
         remedy = f"There are: {'; '.join(arms)}."
         require(figure.arm in (None, *arms), "a gate names an arm of the study", remedy=remedy, gate=str(figure))
-        remedy = f"There are: {', '.join(f'eps={each:g}' for each in budgets)}."
-        require(
-            figure.epsilon in (None, *budgets), "a gate names a budget of the study", remedy=remedy, gate=str(figure)
-        )
+        there = sorted(math.inf if epsilon is None else epsilon for arm, epsilon in study.points
+                       if figure.arm in (None, arm.title))  # fmt: skip
+        remedy = f"There are: {', '.join(f'eps={each:g}' for each in dict.fromkeys(there))}."
+        fits = figure.epsilon in there if figure.epsilon is not None else len(there) == 1
+        require(fits, "a gate is about one arm at one budget of the study", remedy=remedy, gate=str(figure))
 
 
 def _command() -> str:

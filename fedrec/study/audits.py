@@ -134,7 +134,7 @@ def _released(claim: Claim, planted: tuple[Fault, ...], *, runs: int = 4000) -> 
     many = "one release" if claim.releases == 1 else f"{claim.releases} releases"
     return Row(
         audit=f"D1 {many}", mode=f"{claim.mode}, {claim.relation}", adversary=claim.adversary.name.lower(),
-        claim=f"μ ≤ {verdict.mu_claimed:.2f} (ε {claim.epsilon:.2f})",
+        claim=f"μ ≤ {verdict.mu_claimed:.2f} (ε {claim.epsilon:.2f}, δ {claim.delta:.2g})",
         shown=f"μ ≥ {verdict.mu_lower:.2f} (ε {verdict.epsilon_lower:.2f})", ceiling=f"ε {verdict.epsilon_ceiling:.2f}",
         power=f"{len(planted) - len(missed)} of {len(planted)} faults found, without noise μ ≥ {loud:.1f}",
         verdict=judged(passed=verdict.passed, sees=not missed and loud >= POWER),
@@ -147,7 +147,7 @@ def _guessed(plan: PrivacyPlan) -> Row:
     verdict = judged(passed=found.passed, sees=sees, informative=found.informative)
     return Row(
         audit=f"D3 one run of {plan.rounds}", mode=str(plan.mode), adversary=claims(plan)[0].adversary.name.lower(),
-        claim=f"ε ≤ {found.epsilon_claimed:.2f}", shown=f"ε ≥ {found.epsilon_lower:.2f}",
+        claim=f"ε ≤ {found.epsilon_claimed:.2f}, δ {found.delta:.2g}", shown=f"ε ≥ {found.epsilon_lower:.2f}",
         ceiling=f"ε {found.ceiling:.2f}",
         power=f"without noise ε ≥ {blank.epsilon_lower:.2f}", verdict=verdict,
     )  # fmt: skip
@@ -173,7 +173,7 @@ def _estimated(plan: PrivacyPlan) -> Row:
     seen = Outcome.SUSPICIOUS if found.suspicious else Outcome.IN_KEEPING
     return Row(
         audit=f"D2 canaries in a run of {plan.rounds}", mode=str(plan.mode), adversary="reader",
-        claim=f"ε ≤ {plan.epsilon:.2f}", shown=f"ε ≈ {max(found.final, found.every):.2f}",
+        claim=f"ε ≤ {plan.epsilon:.2f}, δ {delta:.2g}", shown=f"ε ≈ {max(found.final, found.every):.2f}",
         ceiling="an estimate, not a bound",
         power=f"without noise ε ≈ {max(blank.final, blank.every):.0f}",
         verdict=seen if blank.suspicious else Outcome.BLIND,

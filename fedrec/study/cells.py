@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from fedrec.errors import RunError
 from fedrec.runs import Row, Run
 from fedrec.spec import Plan
 
@@ -21,7 +22,8 @@ class Cost:
     """What taking part costs a device, and the run this machine. None where nothing was trained.
 
     Bytes and `device_seconds` (processor time of one core of this machine) are of one participation, means over the
-    plan's rounds; `participations` is how often one device takes part in all of them, on average.
+    plan's rounds; `participations` is how often one device takes part in all of them, on average. `seconds` are those
+    of the attempt that finished the cell.
     """
 
     seconds: float
@@ -93,7 +95,7 @@ def measured(path: Path) -> Iterator[tuple[str, Measured]]:
     """Every contestant of a run that `fedrec.study.protocol.check_run` found finished, by the name it has there."""
     run = Run.open(path)
     results = run.results or {}
-    users = pd.read_parquet(path / USERS)
+    users = _users(path)
     cost = run.read(COST)
     for name, summary in results["summary"].items():
         mine = name == FEDERATED
@@ -107,3 +109,11 @@ def measured(path: Path) -> Iterator[tuple[str, Measured]]:
             choices=tuple(Choice(**each) for each in results["choices"].get(name, ())),
             cost=Cost(**cost) if cost else None, path=path,
         )  # fmt: skip
+
+
+def _users(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path / USERS)
+    except (OSError, ValueError) as error:
+        remedy = "Bring the file back from a copy, or run it again in a new folder."
+        raise RunError("a run's files are readable", remedy=remedy, path=str(path / USERS), reason=str(error)) from None

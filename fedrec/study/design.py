@@ -7,7 +7,7 @@ import json
 import math
 import tomllib
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,6 +15,7 @@ import tomli_w
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from fedrec.errors import SpecError, require
+from fedrec.files import home
 from fedrec.presets import private
 from fedrec.privacy.terms import Mode
 from fedrec.settings import Section, checked, read_text
@@ -36,6 +37,10 @@ RECIPES = {
     "warm-start+rounds": "warm start + rounds",
     "from-scratch": "from scratch",
 }
+_CURVES = ("ndcg", "hr")
+_ACCURACY = (*_CURVES, "recall", "precision", "f1", "mrr")
+_PINNED = ("minilm", "tiny", "hash")  # encoders that are one and the same everywhere
+_LISTS = ("coverage", "gini", "diversity", "novelty", "popularity", "miscalibration")
 _SHARED = ("name", "seed", "clients", "data", "split", "evaluation")
 
 
@@ -72,7 +77,9 @@ class ArmSpec(Section):
         for settings in (self.settings, *self.grid):
             if shared := [name for name in _SHARED if name in settings]:
                 raise ValueError(f"arms meet on the same people and items: {shared[0]} belongs in [plan]")
-            if {"mode", "epsilon"} & set(settings.get("privacy", {})):
+            if not all(isinstance(section, Mapping) for section in settings.values()):
+                raise ValueError("settings stand in their sections: { federation = { rounds = 20 } }")
+            if {"mode", "epsilon"} & set(settings.get("privacy", {})) or "epsilon" in settings.get("interaction", {}):
                 raise ValueError("an arm's mode and budgets are its `mode` and `epsilon`")
         return self
 
@@ -152,15 +159,25 @@ class Study(Section):
             raise ValueError(f"arms have names of their own: give one of the {twice[0]!r} another `name`")
         if not self.seeds or not self.arms or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("a study has at least one seed and one arm, and each seed once")
+        if min(self.seeds) < 0:
+            raise ValueError("a seed is not negative")
         if self.tuning_seed in self.seeds:
             raise ValueError("settings are chosen for a seed of their own: `tuning_seed` is not among `seeds`")
         if over := [arm.title for arm in self.arms if len(arm.grid) > self.trials]:
             raise ValueError(f"tuning budgets are equal: {over[0]!r} would compare more than `trials` settings")
-        if any(not epsilon > 0 for arm in self.arms for epsilon in (arm.epsilon or self.epsilon)):
-            raise ValueError("a budget is positive; inf stands for none")
+        if self.metric not in self._figures:
+            raise ValueError(f"validation items are asked for `metric`: one of {', '.join(self._figures)}")
+        if not self.epsilon or any(not epsilon > 0 for arm in self.arms for epsilon in (arm.epsilon or self.epsilon)):
+            raise ValueError("a study has a budget, and a budget is positive; inf stands for none")
         if self.plan.privacy.mode != "none":
             raise ValueError("plan.privacy.mode stays none: each arm has a `mode`")
         return self
+
+    @property
+    def _figures(self) -> list[str]:
+        """What a study may be about. Of trials, only a curve over validation items is kept."""
+        names = _CURVES if any(arm.grid for arm in self.arms) else _ACCURACY
+        return [f"{name}@{self.plan.evaluation.k}" for name in names]
 
     @classmethod
     def from_toml(cls, text: str) -> Study:
@@ -193,17 +210,34 @@ class Study(Section):
         return self.plan.override({"name": self.name, "evaluation": {"baselines": "none"}})
 
     @property
+    def figures(self) -> tuple[str, ...]:
+        """Metrics that its cells will have; those of accuracy against sampled negatives as well."""
+        return tuple(f"{name}@{self.plan.evaluation.k}" for name in (*_ACCURACY, *_LISTS))
+
+    @property
     def points(self) -> Iterator[tuple[ArmSpec, float | None]]:
         """Every arm at each of its budgets."""
         return ((arm, epsilon) for arm in self.arms for epsilon in self.budgets(arm))
 
 
 def key_of(plan: Plan, data: str, baseline: str) -> str:
-    """Under which name a cell is kept: equal contents have equal keys, whatever they are called in a study."""
+    """Under which name a cell is kept: equal contents have equal keys, whatever they are called in a study.
+
+    The version of fedrec stands for its code: who changes that in a checkout starts in a folder of its own.
+    """
     from importlib.metadata import version
 
     content = [version("fedrec"), data, baseline, plan.override({"name": "cell"}).to_toml()]
+    if plan.model.encoder not in _PINNED:  # what a folder or a hub holds may change under its name
+        content.append(_encoder_hash(plan.model.encoder))
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
+
+
+@cache
+def _encoder_hash(name: str) -> str:
+    from fedrec.model.encoder import open_encoder
+
+    return open_encoder(name, cache=home() / "cache").hash
 
 
 def narrowed(study: Study, changes: Mapping[str, Any]) -> Study:

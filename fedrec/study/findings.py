@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedrec.errors import SpecError
+from fedrec.errors import RunError
 from fedrec.study.cells import Cell, Failure
 from fedrec.study.inference import Contrast, Estimate, contrast, estimate
+from fedrec.study.metrics import Floats
 
 Who = Callable[[pd.DataFrame], "pd.Series[bool]"]
 
@@ -70,8 +71,9 @@ class Findings:
 
     def __post_init__(self) -> None:
         if not self.cells:
-            remedy = "See the failures above; finished cells are kept and the study goes on where it stopped."
-            raise SpecError("a report has something to show", remedy=remedy, failures=len(self.failures))
+            remedy = "Mend what stopped them; the same command tries again."
+            first = self.failures[0].reason if self.failures else "there are no cells"
+            raise RunError("a report has something to show", remedy=remedy, failed=len(self.failures), first=first)
 
     @cached_property
     def points(self) -> tuple[Point, ...]:
@@ -111,10 +113,15 @@ class Findings:
 
     def contrast(self, one: Point, other: Point, metric: str, who: Who | None = None) -> Contrast:
         """What `one` has over `other`, for the same people and seeds."""
-        seeds = {cell.seed for cell in self.of(one)} & {cell.seed for cell in self.of(other)}
-        mine, theirs = ([cell for cell in self.of(point) if cell.seed in seeds] for point in (one, other))
-        one_table, other_table = table(mine, metric, who), table(theirs, metric, who)
-        return contrast(one_table.to_numpy(), other_table.reindex_like(one_table).to_numpy())
+        return contrast(*self._paired(one, other, metric, who))
+
+    def surplus(self, point: Point, share: float) -> Estimate:
+        """What a point has over `share` of the reference, on the study's metric, for the same people and seeds.
+
+        An interval above 0 shows that it keeps so much: a test of a ratio (Fieller 1954), which divides by nothing.
+        """
+        mine, whole = self._paired(point, self.base, self.metric)
+        return contrast(mine, share * whole).difference
 
     def validation(self, point: Point) -> float:
         """Mean over seeds of the metric on validation items; NaN where they were trained on."""
@@ -134,6 +141,13 @@ class Findings:
     def budgets(self) -> tuple[float, ...]:
         """Every ε asked for, rising."""
         return tuple(sorted({point.epsilon for point in self.points if point.epsilon is not None}))
+
+    def _paired(self, one: Point, other: Point, metric: str, who: Who | None = None) -> tuple[Floats, Floats]:
+        """(seed, user) of both, row by row and column by column the same."""
+        seeds = {cell.seed for cell in self.of(one)} & {cell.seed for cell in self.of(other)}
+        mine, theirs = ([cell for cell in self.of(point) if cell.seed in seeds] for point in (one, other))
+        one_table, other_table = table(mine, metric, who), table(theirs, metric, who)
+        return one_table.to_numpy(), other_table.reindex_like(one_table).to_numpy()
 
     @cached_property
     def _cells(self) -> dict[Point, tuple[Cell, ...]]:

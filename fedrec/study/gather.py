@@ -51,7 +51,10 @@ def _check(found: Sequence[tuple[str, Measured]]) -> None:
         same = {
             "data": str(one.manifest.get("data")),
             "split": plan.split.model_dump_json(),
+            "clients": str(plan.clients),
             "k": str(plan.evaluation.k),
+            "people": str(plan.evaluation.people),
+            "negatives": str(plan.evaluation.negatives),
         }
         for what, value in same.items():
             if seen.setdefault(what, value) != value:
@@ -65,14 +68,16 @@ def _titles(plans: Sequence[Plan]) -> dict[str, str]:
     for plan in plans:
         mode = plan.privacy.mode
         base = "federated" if mode == "none" else f"federated, {mode}"
-        taken = sum(title.startswith(base) for title in titles.values())
+        taken = sum(title == base or title.startswith(f"{base} (") for title in titles.values())
         titles.setdefault(_signature(plan), f"{base} ({taken + 1})" if taken else base)
     return titles
 
 
 def _signature(plan: Plan) -> str:
-    """What runs of one arm have in common: everything but seed and budget."""
-    return plan.override({"seed": 0, "privacy": {"epsilon": 1.0}, "interaction": {"epsilon": 1.0}}).to_toml()
+    """What runs of one arm have in common: everything but name, seed and budget."""
+    return plan.override(
+        {"name": "", "seed": 0, "privacy": {"epsilon": 1.0}, "interaction": {"epsilon": 1.0}}
+    ).to_toml()
 
 
 def _epsilon(plan: Plan) -> float | None:

@@ -33,9 +33,13 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """Everything about a finished sweep that is not in its cells."""
+    """Everything about a finished sweep that is not in its cells.
+
+    `study` is its TOML: the file beside the index may be that of a later study, which did not finish.
+    """
 
     command: str
+    study: str
     checks: tuple[str, ...]
     audits: tuple[Mapping[str, str], ...]
     data: Mapping[str, Any]
@@ -49,7 +53,7 @@ class Index:
     def read(cls, folder: Path) -> Index:
         """The index of a sweep; `RunError` for a folder without one."""
         content = Run(folder).read(INDEX)
-        if content is None:
+        if content is None or "study" not in content:
             remedy = "Let `fedrec sweep` finish there; it goes on where it stopped."
             raise RunError("a finished study has an index", remedy=remedy, path=str(folder))
         entries = [
@@ -62,7 +66,8 @@ class Index:
 
 def findings_of(folder: Path) -> Findings:
     """What the study in `folder` found. A cell that was measured twice, or not at its last round, is a `DataError`."""
-    study, index = Study.read(folder / STUDY), Index.read(folder)
+    index = Index.read(folder)
+    study = Study.from_toml(index.study)
     found: dict[tuple[str, str], Measured] = {}
     cells, failures = [], []
     for entry in index.entries:
@@ -75,7 +80,7 @@ def findings_of(folder: Path) -> Findings:
         cells.append(Cell(arm=arm, epsilon=epsilon, seed=seed, measured=one))
     return Findings(
         name=study.name, metric=study.metric, reference=study.reference, cells=tuple(cells), failures=tuple(failures),
-        checks=index.checks, audits=index.audits, trials=study.trials, command=index.command, study=study.to_toml(),
+        checks=index.checks, audits=index.audits, trials=study.trials, command=index.command, study=index.study,
         data=index.data,
     )  # fmt: skip
 

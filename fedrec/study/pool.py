@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait as wait_for
 from threading import Thread
@@ -72,7 +74,7 @@ class _Processes:
     def __init__(self, workers: int) -> None:
         self._others = set(active_children())
         # Forking a process in which torch has threads may hang.
-        self._executor = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)
+        self._executor = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_settle)
 
     def submit(self, order: Order) -> Future[str]:
         return self._executor.submit(_attempt, order)
@@ -85,8 +87,12 @@ class _Processes:
             process.join()
 
 
-def _end_with_parent() -> None:
-    """An executor's process does not notice that whoever started it was killed: it would wait for orders for ever."""
+def _settle() -> None:
+    """Leave Ctrl-C to whoever started this process, and end with it.
+
+    An executor's process does not notice that its parent was killed: it would wait for orders for ever.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     if parent is not None:
         sentinel = parent.sentinel
@@ -95,12 +101,15 @@ def _end_with_parent() -> None:
 
 def _attempt(order: Order) -> str:
     """Why the order failed, "" if it did not."""
+    note = order.folder / "error.txt"
     try:
+        note.unlink(missing_ok=True)  # beside it no run is started
         work(order)
     except FedrecError as error:
         return str(error)
     except Exception as error:  # a bug in one cell must not end the study
-        order.folder.mkdir(parents=True, exist_ok=True)
-        (order.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        with suppress(OSError):  # the disk may be full
+            order.folder.mkdir(parents=True, exist_ok=True)
+            note.write_text(traceback.format_exc(), encoding="utf-8")
         return f"{type(error).__name__}: {error} (see error.txt in {order.folder.name})"
     return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 from fedrec.runs import Row, Run
 from fedrec.study.evaluate import Evaluation
@@ -74,8 +75,13 @@ def _draw_spent(axes: object, rows: Sequence[Row]) -> None:
     spent = [row["spent"] for row in rows]
     rounds, epsilons = [0, *(row["round"] for row in rows)], [0.0, *(each["epsilon"] for each in spent)]
     axes.plot(rounds, epsilons, color="#b5542b", linestyle="--", marker=".")
-    axes.set_ylabel(f"spent ε, {spent[0]['relation']} {spent[0]['unit']}", color="#b5542b")
+    axes.set_ylabel(fill(_promise(spent[-1]), 48), color="#b5542b", fontsize=9)
     axes.set_ylim(bottom=0)
+
+
+def _promise(spent: Row) -> str:
+    promise = f"{spent['relation']} {spent['unit']}, δ = {spent['delta']:.2g}, against {spent['adversary']}"
+    return f"spent ε: {promise}"
 
 
 def _draw_arms(axes: object, evaluations: Mapping[str, Evaluation]) -> None:

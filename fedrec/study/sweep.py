@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fedrec.datasets.dataset import Dataset
+from fedrec.errors import RunError, SpecError
 from fedrec.population.simulate import Simulation
 from fedrec.population.workers import one_thread
 from fedrec.population.world import World, dataset_of
@@ -21,11 +22,13 @@ from fedrec.spec import Plan
 from fedrec.study.cells import Choice
 from fedrec.study.design import BASELINES, ArmSpec, Study, key_of
 from fedrec.study.findings import Point
-from fedrec.study.index import Entry, Index
+from fedrec.study.index import STUDY, Entry, Index
 from fedrec.study.pool import Pool
 from fedrec.study.protocol import check
 from fedrec.study.work import Order, trial_value
 from fedrec.task import Task
+
+_TRIAL = "while settings were compared"
 
 
 class Watcher:
@@ -61,20 +64,42 @@ def sweep(study: Study, folder: Path, *, workers: int, command: str, watcher: Wa
     The folder belongs to one sweep at a time. Whatever was finished there counts for any study that asks for the same
     plan on the same data. Errors: `SpecError` for a setting, `DataError` for data or a protocol that leaks.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _check_plans(study)
+    _claim(folder)
     with Run(folder).locked(), Pool(workers) as pool:
-        (folder / "study.toml").write_text(study.to_toml(), encoding="utf-8")
+        Run(folder).write(STUDY, study.to_toml())
         dataset = dataset_of(study.base.data)
         checks = _checked(study, dataset)
-        chosen, lost = _tuned(_Desk(study, folder, dataset.hash), pool, watcher)
-        wanted = _cells(_Desk(study, folder, dataset.hash), chosen)
-        failed = lost | _run(pool, "cells", wanted, watcher)
+        desk = _Desk(study, folder, dataset.hash)
+        chosen, lost = _tuned(desk, pool, watcher)
+        wanted = _cells(desk, chosen)
+        failed = _run(pool, "cells", wanted, watcher)
         index = Index(
-            command=command, checks=checks, audits=_audited(study, folder), data=_card(dataset, study.base),
-            entries=tuple(_entry(one, chosen.get(one.point, ()), failed) for one in wanted),
+            command=command, study=study.to_toml(), checks=checks, audits=_audited(study, folder),
+            data=_card(dataset, study.base),
+            entries=(*(_entry(one, chosen.get(one.point, ()), failed) for one in wanted), *lost),
         )  # fmt: skip
         index.write(folder)
     return index
+
+
+def _check_plans(study: Study) -> None:
+    """Make every plan once, before anything is written or read."""
+    for arm, epsilon in study.points:
+        try:
+            for settings in arm.grid or ({},):
+                _ = arm.recipe in BASELINES or arm.plan(study.base, epsilon, settings)
+        except SpecError as error:
+            raise SpecError(f"arm {arm.title!r}: {error.rule}", remedy=error.remedy, **error.got) from None
+
+
+def _claim(folder: Path) -> None:
+    """A folder of somebody else's may hold a study.toml of its own: only a new one, or a study's, is written to."""
+    cells = folder / "cells"
+    if folder.exists() and not cells.is_dir() and (not folder.is_dir() or any(folder.iterdir())):
+        remedy = "Choose another one with --out, or empty it."
+        raise RunError("a study has a folder of its own", remedy=remedy, path=str(folder))
+    cells.mkdir(parents=True, exist_ok=True)
 
 
 @dataclass(frozen=True)
@@ -87,17 +112,17 @@ class _Desk:
 
     def order(self, plan: Plan, *, baseline: str = "", trial: bool = False) -> Order:
         key = key_of(plan, self.data, baseline)
-        return Order(folder=self.folder / "cells" / key, plan=plan.to_toml(), baseline=baseline, trial=trial)
+        folder = self.folder / "cells" / key
+        return Order(folder=folder, plan=plan.to_toml(), data=self.data, baseline=baseline, trial=trial)
 
 
-def _tuned(
-    desk: _Desk, pool: Pool, watcher: Watcher
-) -> tuple[dict[Point, tuple[Choice, ...]], dict[Order, str]]:  # fmt: skip
+def _tuned(desk: _Desk, pool: Pool, watcher: Watcher) -> tuple[dict[Point, tuple[Choice, ...]], list[Entry]]:
     """Which setting of each grid validation items prefer, and the trials that failed."""
     study = desk.study
     grids = [(arm, epsilon, list(_trials(desk, arm, epsilon))) for arm, epsilon in study.points if arm.grid]
     asked = [_Wanted(arm, epsilon, study.tuning_seed, order) for arm, epsilon, orders in grids for order in orders]
     failed = _run(pool, "trials", asked, watcher) if asked else {}
+    lost = [_entry(one, (), {one.order: f"{_TRIAL}: {failed[one.order]}"}) for one in asked if one.order in failed]
     chosen: dict[Point, tuple[Choice, ...]] = {}
     for arm, epsilon, orders in grids:
         values = [_value(order, study.metric) for order in orders]
@@ -109,7 +134,7 @@ def _tuned(
             Choice(setting=_named(settings), value=value, chosen=at == values.index(best))
             for at, (settings, value) in enumerate(zip(arm.grid, known, strict=True))
         )
-    return chosen, failed
+    return chosen, lost
 
 
 def _trials(desk: _Desk, arm: ArmSpec, epsilon: float | None) -> Iterator[Order]:
@@ -166,7 +191,8 @@ def _entry(one: _Wanted, choices: Sequence[Choice], failed: Mapping[Order, str])
 
 def _checked(study: Study, dataset: Dataset) -> tuple[str, ...]:
     """What the protocol check says of every way in which the study's arms are trained; refuses one that leaks."""
-    plans = [arm.plan(study.base, epsilon) for arm, epsilon in study.points if arm.recipe not in BASELINES]
+    trained = [(arm, epsilon) for arm, epsilon in study.points if arm.recipe not in BASELINES]
+    plans = [arm.plan(study.base, epsilon, settings) for arm, epsilon in trained for settings in arm.grid or ({},)]
     kinds = {plan.training.model_dump_json() + plan.model.model_dump_json(): plan for plan in [study.base, *plans]}
     said: list[str] = []
     with one_thread(), tempfile.TemporaryDirectory() as scratch:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fedrec.datasets.dataset import Dataset
+from fedrec.errors import DataError, RunError
 from fedrec.population.simulate import Simulation
 from fedrec.population.workers import give_back_freed_memory, one_thread
 from fedrec.population.world import dataset_of
@@ -30,10 +31,14 @@ _TIMED = 5  # devices whose round is timed
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """Train `plan` in `folder` and measure it, or measure a `baseline`; a `trial` never meets a test item."""
+    """Train `plan` in `folder` and measure it, or measure a `baseline`; a `trial` never meets a test item.
+
+    `data` is the hash of the data set that the folder's name stands for.
+    """
 
     folder: Path
     plan: str
+    data: str = ""
     baseline: str = ""
     trial: bool = False
 
@@ -55,21 +60,28 @@ def work(order: Order) -> None:
 
 def _work(order: Order) -> None:
     began, plan = time.monotonic(), Plan.from_toml(order.plan)
-    simulation = _opened(order.folder, plan)
-    if not order.baseline:
-        simulation.train(lambda row: None)
+    simulation = _opened(order, plan)
+    if simulation.run.results is None:
+        # Later there may be nothing to measure again: see below, what devices kept is let go before the cost is told.
+        _measured(order, simulation)
     if order.trial:
+        _check_trial(order, plan)
         return
-    if order.baseline:
-        simulation.measure(order.baseline)
-    else:
-        simulation.finish(lambda arm: None)
     check_run(order.folder)
     with one_thread():
         cost = _cost(simulation, time.monotonic() - began, trained=not order.baseline)
     # Nobody goes on with a finished cell: what its devices kept of single people is let go.
     shutil.rmtree(order.folder / "devices", ignore_errors=True)
     simulation.run.write(COST, json.dumps(asdict(cost), indent=2))
+
+
+def _measured(order: Order, simulation: Simulation) -> None:
+    if order.baseline:
+        simulation.measure(order.baseline)
+        return
+    simulation.train(lambda row: None)
+    if not order.trial:
+        simulation.finish(lambda arm: None)
 
 
 def trial_value(folder: Path, rounds: int) -> dict[str, float] | None:
@@ -80,11 +92,22 @@ def trial_value(folder: Path, rounds: int) -> dict[str, float] | None:
     return {name: value for name, value in rows[-1].items() if "@" in name} or None
 
 
-def _opened(folder: Path, plan: Plan) -> Simulation:
+def _check_trial(order: Order, plan: Plan) -> None:
+    """A crash can cost a private trial its last round, and then nothing is known of it."""
+    if not order.done:
+        remedy = "Delete its folder, and let the study go on."
+        raise RunError("a trial ends with a figure on validation items", remedy=remedy, cell=order.folder.name,
+                       rounds=plan.rounds)  # fmt: skip
+
+
+def _opened(order: Order, plan: Plan) -> Simulation:
     dataset = _dataset(plan.data.model_dump_json())
-    if (folder / PLAN).exists():
-        return Simulation.resume(folder, speed=_ALONE, dataset=dataset)
-    return Simulation.start(plan, folder, speed=_ALONE, dataset=dataset)
+    if order.data and dataset.hash != order.data:
+        remedy = "Bring the data back as they were, or start the study anew."
+        raise DataError("data stay as they are while a study runs", remedy=remedy, now=dataset.hash[:12])
+    if (order.folder / PLAN).exists():
+        return Simulation.resume(order.folder, speed=_ALONE, dataset=dataset)
+    return Simulation.start(plan, order.folder, speed=_ALONE, dataset=dataset)
 
 
 @lru_cache(maxsize=1)

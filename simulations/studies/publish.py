@@ -23,6 +23,7 @@ RESULTS = HERE / "results"
 README = HERE.parents[1] / "README.md"
 HEADLINE = "movielens-100k"
 KEPT = ("index.html", "report.md", "summary.json", "privacy.json", "figures")
+BESIDE = ("popularity", "EASE (central)", "public start, untrained", "same model, central")
 BEGIN, END = "<!-- study -->\n", "<!-- /study -->"
 
 
@@ -64,14 +65,23 @@ def read(place: Path) -> dict[str, Any]:
 
 
 def headline(summary: dict[str, Any]) -> list[str]:
-    """The README's table: every point, the study's metric and its sampled twin, and the difference to the reference."""
+    """The README's table: the study's metric, its sampled twin and the difference to the reference, of a few points."""
     metric = summary["metric"]
     lines = [f"| arm | {metric} | {metric}, of 99 | difference to {summary['reference']} |", "|---|---:|---:|---:|"]
-    for point in summary["points"]:
+    for point in shown(summary):
         own = point["metrics"][metric]
         cells = [half(own), half(point["metrics"][f"{metric}/99"]), between(own.get("contrast"))]
         lines.append(f"| {named(point, summary)} | {' | '.join(cells)} |")
     return lines
+
+
+def shown(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Some baselines and the reference, the first arm with budgets at all of them, the others at their largest."""
+    points = summary["points"]
+    largest = {each["arm"]: each["epsilon"] for each in points if each["epsilon"] is not None}  # budgets rise
+    first = next(iter(largest))
+    plain = {first, summary["reference"], *BESIDE}
+    return [each for each in points if each["arm"] in plain or each["epsilon"] == largest.get(each["arm"], 0)]
 
 
 def named(point: dict[str, Any], summary: dict[str, Any]) -> str:

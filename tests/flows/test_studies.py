@@ -84,6 +84,7 @@ def test_one_command_publishes_a_study(publish, tmp_path, monkeypatch):
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     table = rows(text.splitlines())
     assert list(table) == ["popularity", "federated", *(f"warm start, user-central, ε = {e}" for e in (2, 8))]
+    assert [point["arm"] for point in publish.shown(summary)] == [name.partition(", ε")[0] for name in table]
     for point in summary["points"]:
         name = point["arm"] + ("" if point["epsilon"] is None else f", ε = {point['epsilon']:g}")
         assert table[name][0].startswith(f"{point['metrics']['ndcg@10']['mean']:.3f} ±")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +14,15 @@ import pandas as pd
 import psutil
 import pytest
 
+from fedrec.errors import DataError
 from fedrec.population.simulate import Simulation
 from fedrec.runs import Run
-from fedrec.study.design import ArmSpec
+from fedrec.spec import Plan
+from fedrec.study.design import ArmSpec, Study
 from fedrec.study.findings import Point
 from fedrec.study.index import findings_of
-from fedrec.study.pool import Pool
-from fedrec.study.work import Order
+from fedrec.study.pool import Pool, _attempt
+from fedrec.study.work import Order, work
 
 STUDY = """
 name = "tiny"
@@ -203,13 +206,58 @@ def test_a_cell_that_fails_is_named_and_the_others_go_on(cli, tmp_path):
     assert findings.failures[0].reason[:30] in (tmp_path / "out" / "report" / "report.md").read_text()
 
 
+def test_a_trial_that_fails_is_named_too(cli, tmp_path):
+    """A setting with which the model diverges is none to choose: what is left of the grid decides, and all is told."""
+    wrong = "{ federation = { learning_rate = 0.01 } },"
+    broken = STUDY.replace(wrong, "{ federation = { learning_rate = 1e38 } },").replace("seeds = 2", "seeds = 1")
+    (tmp_path / "study.toml").write_text(broken)
+    answer = cli("sweep", tmp_path / "study.toml", "--out", tmp_path / "out", "--jobs", 2)
+    assert answer.code == 5 and "Traceback" not in answer.err
+    [lost] = findings_of(tmp_path / "out").failures
+    assert (lost.arm, lost.seed) == ("federated", 1000) and lost.reason.startswith("while settings were compared: ")
+    [cell] = findings_of(tmp_path / "out").of(Point("federated"))
+    assert cell.measured.plan.federation.learning_rate == 0.05
+
+
+def test_a_setting_of_an_arm_that_does_not_exist_is_told_with_the_arm(cli, tmp_path):
+    wrong = STUDY.replace(
+        '{ recipe = "ease" },', '{ recipe = "federated", name = "odd", settings = { model = { dims = 3 } } },'
+    )
+    (tmp_path / "study.toml").write_text(wrong)
+    answer = cli("sweep", tmp_path / "study.toml", "--out", tmp_path / "out")
+    assert answer.code == 2 and "arm 'odd': model.dims: no setting has this name" in answer.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_that_change_while_a_study_runs_are_noticed(tmp_path):
+    plan = Study.from_toml(STUDY).base
+    order = Order(folder=tmp_path / "cell", plan=plan.to_toml(), data="0" * 64)
+    with pytest.raises(DataError, match="data stay as they are"):
+        work(order)
+    assert not (tmp_path / "cell").exists()
+
+
+def test_a_cell_without_its_people_is_refused(swept, cli, tmp_path):
+    folder, _ = swept
+    shutil.copytree(folder / "out", tmp_path / "out")
+    next((tmp_path / "out" / "cells").glob("*/users.parquet")).unlink()
+    answer = cli("report", tmp_path / "out", "--out", tmp_path / "report")
+    assert answer.code == 5 and "users.parquet" in answer.err and "Traceback" not in answer.err
+
+
 def test_a_mistake_in_a_study_is_one_line(cli, tmp_path):
     answer = cli("sweep", "--arms", "nothing", "--out", tmp_path / "out")
     assert answer.code == 2 and "a recipe is one of" in answer.err and "Traceback" not in answer.err
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("gate", ['ndcg@10[arm="nobody"] > 0', "ndcg@10[eps=3] > 0", 'hr@10 > 2 * hr@10[arm="x"]'])
+GATES = (
+    *('ndcg@10[arm="nobody"] > 0', "ndcg@10[eps=3] > 0", 'hr@10[eps=2] > 2 * hr@10[arm="x"]', "ndcg@10 > 0"),
+    *('ndcg@10[arm="popularity", eps=2] > 0', "ndgc@10[eps=2] > 0", "ndcg@5[eps=2] > 0"),
+)
+
+
+@pytest.mark.parametrize("gate", GATES)
 def test_a_gate_that_no_cell_can_meet_is_refused_before_any_is_run(cli, tmp_path, gate):
     (tmp_path / "study.toml").write_text(STUDY)
     answer = cli("sweep", tmp_path / "study.toml", "--out", tmp_path / "out", "--gate", gate)
@@ -238,7 +286,9 @@ def test_a_process_that_dies_costs_its_cell_and_no_other(tmp_path, monkeypatch):
     assert "died, alone" in told["deadly"] and told["slow"] == told["fine"] == ""
 
 
-def test_no_process_outlives_a_sweep_that_is_killed(tmp_path):
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_no_process_outlives_a_sweep_that_is_stopped(tmp_path, how, code):
+    """Killed, or by Ctrl-C, which a terminal sends to all processes of a command."""
     (tmp_path / "study.toml").write_text(STUDY)
     command = [
         sys.executable,
@@ -251,20 +301,26 @@ def test_no_process_outlives_a_sweep_that_is_killed(tmp_path):
         "--jobs",
         "2",
     ]
-    sweep = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        workers = []
-        for _ in range(300):  # until both work
-            workers = psutil.Process(sweep.pid).children(recursive=True)
-            if len(list(tmp_path.glob("out/cells/*/plan.toml"))) > 1:
-                break
-            time.sleep(0.1)
-    finally:
-        sweep.kill()
-        sweep.wait()
+    with (tmp_path / "said").open("w") as said:
+        sweep = subprocess.Popen(list(map(str, command)), stdout=said, stderr=said, start_new_session=True)
+        try:
+            workers = []
+            for _ in range(600):  # until both work
+                workers = psutil.Process(sweep.pid).children(recursive=True)
+                if len(list(tmp_path.glob("out/cells/*/plan.toml"))) > 1:
+                    break
+                time.sleep(0.1)
+            if how == signal.SIGINT:
+                os.killpg(sweep.pid, how)
+            else:
+                sweep.kill()
+            assert sweep.wait(timeout=30) == code
+        finally:
+            sweep.kill()
     assert len(workers) >= 2
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert alive == []
+    assert "Traceback" not in (tmp_path / "said").read_text()
 
 
 def _deadly(order):
@@ -272,6 +328,54 @@ def _deadly(order):
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.3)
     return ""
+
+
+def _faulty(order):
+    if order.folder.name == "faulty":
+        raise OSError("no room")
+
+
+def test_a_cell_that_broke_leaves_nothing_in_the_way_of_its_next_attempt(tmp_path, monkeypatch):
+    plan = Plan.of({"data": {"options": {"users": 30, "items": 64}}, "model": {"encoder": "hash", "dim": 8}})
+    order = Order(folder=tmp_path / "faulty", plan=plan.to_toml(), baseline="popularity")
+    with monkeypatch.context() as patched:
+        patched.setattr("fedrec.study.pool.work", _faulty)
+        assert "no room" in _attempt(order) and (order.folder / "error.txt").exists()
+    assert _attempt(order) == "" and order.done and not (order.folder / "error.txt").exists()
+
+
+def test_a_cell_that_broke_where_nothing_can_be_written_says_so(tmp_path):
+    (tmp_path / "file").touch()
+    assert "Not a directory" in _attempt(Order(folder=tmp_path / "file" / "faulty", plan=""))
+
+
+def test_a_cell_whose_end_was_cut_off_keeps_the_figures_that_it_has(swept, tmp_path):
+    """What devices kept is gone, the cost is not told yet: measured again, the model would have lost its embeddings."""
+    folder, _ = swept
+    [cell, *_] = findings_of(folder / "out").of(Point("federated"))
+    copy = tmp_path / cell.measured.path.name
+    shutil.copytree(cell.measured.path, copy)
+    before = (copy / "results.json").read_text()
+    (copy / "cost.json").unlink()
+    order = Order(folder=copy, plan=(copy / "plan.toml").read_text())
+    assert _attempt(order) == "" and order.done and not (copy / "devices").exists()
+    assert (copy / "results.json").read_text() == before
+
+
+def test_a_folder_that_is_no_study_is_left_alone(cli, tmp_path):
+    (tmp_path / "study.toml").write_text(STUDY)
+    for place in (tmp_path, tmp_path / "study.toml"):
+        answer = cli("sweep", tmp_path / "study.toml", "--out", place)
+        assert answer.code == 5 and "a study has a folder of its own" in answer.err and "Traceback" not in answer.err
+    assert (tmp_path / "study.toml").read_text() == STUDY and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_report_is_of_the_study_that_finished_not_of_one_that_was_stopped(swept, tmp_path):
+    folder, _ = swept
+    shutil.copytree(folder / "out", tmp_path / "out")
+    (tmp_path / "out" / "study.toml").write_text('name = "later"\nreference = "popularity"\n')
+    again = findings_of(tmp_path / "out")
+    assert (again.reference, again.study) == ("federated", findings_of(folder / "out").study)
 
 
 def test_a_study_folder_belongs_to_one_sweep_at_a_time(swept, cli):

@@ -11,7 +11,8 @@ from fedrec.cli import app
 from fedrec.device.history import Event, History, Kind
 from fedrec.errors import AuditFailed, SpecError
 from fedrec.privacy.audit.canaries import Canaries, Estimate, estimate
-from fedrec.privacy.audit.faults import Scaled
+from fedrec.privacy.audit.faults import Scaled, no_noise
+from fedrec.privacy.audit.mechanism import Verdict
 from fedrec.privacy.audit.one_run import Game, one_run, single_run, summed_run
 from fedrec.privacy.noise import Hardened
 from fedrec.privacy.terms import Mode, Unit
@@ -144,6 +145,14 @@ def test_success_where_nothing_is_promised_must_be_stated(monkeypatch):
     assert outcome(10, 5, mode=Mode.USER_CENTRAL, bound=None, works=False) is Outcome.BLIND
     monkeypatch.setattr(exposure, "statements", lambda plan, simulated: ())
     assert outcome(90, 5, mode=Mode.USER_CENTRAL, bound=None) is Outcome.UNSTATED
+
+
+def test_an_epsilon_that_is_claimed_is_told_with_its_delta(monkeypatch):
+    found = Verdict(mu_lower=0.5, mu_claimed=1.0, epsilon_lower=0.4, epsilon_ceiling=5.0, runs=10, alpha=0.05)
+    monkeypatch.setattr(audits, "audit", lambda mechanism, claim, *, runs: found)
+    claim = claim_and_phase(Mode.USER_CENTRAL)[0]
+    row = audits._released(claim, (no_noise,))
+    assert row.claim == f"μ ≤ 1.00 (ε {claim.epsilon:.2f}, δ {claim.delta:.2g})"
 
 
 def claim_and_phase(mode):

@@ -100,7 +100,8 @@ def amount(pixels, colour, half):
 
 
 BLUE, ORANGE, GREY = "#1b6ca8", "#b5542b", "#9aa5b1"
-SPENT = {"unit": "user", "relation": "zero-out"}
+READER = "anyone who sees every released model (other clients included)"
+SPENT = {"unit": "user", "relation": "zero-out", "delta": 1e-5, "adversary": READER}
 ROWS = [{"round": n, "ndcg@3": 0.1 * n, "hr@3": 0.2} for n in range(4)]
 
 
@@ -116,6 +117,13 @@ def test_the_picture_shows_the_curve_and_the_arms(arms, tmp_path):
 def test_the_picture_shows_what_was_spent(arms, tmp_path):
     pixels = drawn(tmp_path, arms, [row | {"spent": SPENT | {"epsilon": 0.5 * row["round"]}} for row in ROWS])
     assert amount(pixels, ORANGE, "left") + amount(pixels, ORANGE, "right") > 200
+
+
+def test_the_axis_of_what_was_spent_says_whom_it_protects(arms, tmp_path, monkeypatch):
+    labels = []
+    monkeypatch.setattr("matplotlib.axes.Axes.set_ylabel", lambda axes, text, **looks: labels.append(text))
+    drawn(tmp_path, arms, [row | {"spent": SPENT | {"epsilon": 0.5 * row["round"]}} for row in ROWS])
+    assert f"spent ε: zero-out user, δ = 1e-05, against {READER}" in [label.replace("\n", " ") for label in labels]
 
 
 def test_a_run_without_validation_says_so_instead_of_a_curve(arms, tmp_path):

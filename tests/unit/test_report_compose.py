@@ -77,9 +77,14 @@ def test_an_audit_never_proves_and_a_search_is_never_charged():
 
 def test_the_protocol_is_told_once_or_for_each_group_of_arms():
     told = section(compose(STUDY, {}), "protocol")
-    assert [table.title for table in told.tables] == ["What was asked", "Data"]
+    assert [table.title for table in told.tables] == ["What was asked", "Metrics", "Data"]
     assert dict(told.tables[0].rows)["evaluated"] == "60"
     assert [line.text for line in told.lines] == [f"Checked: {check}." for check in STUDY.checks]
+    stopped = section(compose(broken(STUDY, checks=("all is well.",)), {}), "protocol")
+    assert stopped.lines[0].text == "Checked: all is well."
+    assert "With 2 seeds the 95 % intervals are too short" in told.text[-1]
+    assert {"ndcg@10", "hr@10", "novelty@10", "gini@10", "…/99"} <= set(dict(told.tables[1].rows))
+    assert dict(told.tables[1].rows).keys().isdisjoint({"ndcg@10/99"})
 
     cells = tuple(
         replace(cell, measured=replace(cell.measured, protocol=cell.measured.protocol | {"mask": "nothing"}))
@@ -97,7 +102,7 @@ def test_counts_that_depend_on_the_seed_are_listed_and_are_no_difference():
     )
     told = section(compose(broken(STUDY, cells=cells), {}), "protocol").tables
 
-    assert [table.title for table in told] == ["What was asked", "Data"]
+    assert [table.title for table in told] == ["What was asked", "Metrics", "Data"]
     assert dict(told[0].rows)["targets"] == "60 or 61"
 
 

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.resources import files
 from itertools import pairwise
 from xml.etree import ElementTree
 
@@ -14,10 +15,11 @@ from studies import LEVELS, broken, cell_of, made_up
 
 from fedrec.study.findings import GROUPS, Point
 from fedrec.study.reports import against, courses, details, rendering
-from fedrec.study.reports.captions import digits, picked, promise, sure, unit, why
+from fedrec.study.reports.captions import digits, picked, promise, protects, sure, unit, why
 from fedrec.study.reports.document import Figure
 from fedrec.study.reports.drawing import Style, label_dots, sheet, spread
 from fedrec.study.reports.figures import figures
+from fedrec.study.reports.rendering import COLOURS
 from fedrec.study.reports.scale import Scale
 
 SLUGS = ["headline", "accuracy", "curves", "noise", "beyond", "groups", "cost"]
@@ -115,9 +117,10 @@ def test_the_headline_table_has_every_point_with_its_interval(findings, made):
     rows = {(arm, epsilon): rest for arm, epsilon, *rest in made["headline"].table.rows}
     assert len(rows) == len(findings.points)
     expected = findings.estimate(Point("warm start, layered", 8.0), "ndcg@10")
-    mean, low, high, seeds, people, protects = rows["warm start, layered", "8"]
+    mean, low, high, seeds, people, whom = rows["warm start, layered", "8"]
     assert [mean, low, high] == [digits(expected.mean), digits(expected.low), digits(expected.high)]
-    assert (seeds, people, protects) == ("3", "60", "add-or-remove-one user, against reader")
+    assert (seeds, people) == ("3", "60")
+    assert whom == "add-or-remove-one user, δ = 0.001, against reader; more in its guarantee"
 
 
 def test_every_note_says_candidates_mask_ties_and_seeds(made):
@@ -231,7 +234,7 @@ def test_spent_alone_is_still_a_curve(findings):
     with rendering.house_style():
         curve = courses.curves(changed(findings, untold))
     assert {row[2] for row in curve.table.rows} == {"–"} and "8" in told(curve)
-    assert "add-or-remove-one user, against reader" in curve.table.note
+    assert "add-or-remove-one user, δ = 0.001, against reader" in curve.table.note
 
 
 def test_nothing_known_is_nothing_drawn(findings, unrendered):
@@ -308,8 +311,39 @@ def test_arms_are_picked_on_validation_and_never_on_test(findings):
     assert why(findings) == "the arm that validation items prefer at its ε"
 
 
+def test_how_an_arm_was_picked_is_told_as_it_was(findings):
+    blind = changed(findings, lambda of: replace(of, validation={}))
+    assert why(blind) == "the first arm declared at its ε, where validation items cannot tell"
+    lone = broken(blind, cells=tuple(cell for cell in blind.cells if cell.arm != "warm start, layered"))
+    assert why(lone) == "the only arm at its ε"  # which no validation item preferred
+    some = broken(blind, cells=tuple(
+        cell for cell in blind.cells if (cell.arm, cell.epsilon) != ("warm start, layered", blind.budgets[0])
+    ))  # fmt: skip
+    assert why(some) == f"{why(lone)} or {why(blind)}"
+
+
+def test_no_interval_is_drawn_beyond_what_a_metric_can_be(findings):
+    def torn(of):
+        return replace(of, summary=dict(of.summary) | {"coverage@10": float(of.plan.seed % 2), "novelty@10": 5.0})
+
+    torn_apart = changed(findings, torn)
+    base = torn_apart.base
+    wide = torn_apart.estimate(base, "coverage@10")
+    drawn = against.estimates(torn_apart, ("coverage@10",))[base, "coverage@10"]
+    assert wide.low < 0 or wide.high > 1
+    assert (drawn.mean, drawn.low, drawn.high) == (wide.mean, max(wide.low, 0), min(wide.high, 1))
+
+
+def test_the_page_has_the_colours_of_its_pictures():
+    light = re.findall(r"--c\d: (#\w+);", files("fedrec.study.reports").joinpath("page.css").read_text("utf-8"))
+    assert tuple(light[:8]) == COLOURS
+
+
 def test_a_promise_is_unit_relation_and_adversary(findings):
-    assert promise(findings, Point("warm start, layered", 0.5)) == "add-or-remove-one user, against reader"
+    assert promise(findings, Point("warm start, layered", 0.5)) == "add-or-remove-one user, δ = 0.001, against reader"
+    assert protects(findings, Point("warm start, user-central", 0.5)).endswith("δ = 0.001, against reader")
+    assert protects(findings, Point("warm start, layered", 0.5)).endswith("against reader; more in its guarantee")
+    assert unit(findings) == "ε (add-or-remove-one user), log scale"
     assert promise(findings, findings.base) == ""
 
 

@@ -221,3 +221,10 @@ def test_text_and_lines_stand_out_in_both_themes(theme):
             assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
     for series in range(1, 9):
         assert contrast(colours[f"c{series}"], colours["paper"]) >= 3, series
+
+
+def test_a_line_never_ends_within_a_budget_or_a_percentage_and_code_is_left_as_it_is():
+    text = "at ε = 2 it keeps 95 % (δ = 0.1)"
+    made = page(Report("one", text, (Section("make", "Make", text=(text,), code=(("Study", text),)),)))
+    assert made.count("at ε\u00a0=\u00a02 it keeps 95\u00a0% (δ\u00a0=\u00a00.1)") == 2
+    assert f"<code>{text}</code>" in made

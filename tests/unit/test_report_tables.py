@@ -11,6 +11,7 @@ from fedrec.study.cells import Choice, Cost
 from fedrec.study.findings import GROUPS, Findings, Point
 from fedrec.study.inference import Estimate, holm
 from fedrec.study.reports import numbers, tables
+from fedrec.study.reports.captions import SMALLEST
 from fedrec.study.reports.document import Tone
 from fedrec.study.reports.protocol import meaning
 
@@ -115,7 +116,7 @@ def test_a_group_of_a_few_people_is_left_out_and_named():
     table = tables.groups(small)
 
     assert "cold users" not in column(table, "people")
-    assert f"Fewer than {tables.LEAST} people, and therefore left out: cold users." in table.note
+    assert f"Fewer than {SMALLEST} people, and therefore left out: cold users." in table.note
     assert not any("cold users" in line.text for line in tables.worst(small))
     assert column(tables.groups(STUDY), "people")["cold users"] == "6"
 
@@ -200,3 +201,20 @@ def test_one_person_has_a_mean_without_an_interval():
                      cells=(cell_of("federated", None, 0, 0.2, people=1),))  # fmt: skip
 
     assert "±" not in tables.results(alone).rows[0][1]
+
+
+def test_an_audit_is_told_with_whom_it_is_about_and_where_it_is_not():
+    note = tables.audits(STUDY).note
+    assert all(word in note for word in ("not on this study's models", "claim's δ", "one user", "confidence"))
+
+
+def test_facts_are_read_by_people_and_empty_ones_are_left_out():
+    shown = tables.listed(
+        "Data", ("what", "value"), {"density": 0.39231770833, "notes": [], "hash": "", "of": ["a", "b"]}
+    )
+    assert shown.rows == (("density", "0.392"), ("of", "a; b"))
+
+
+def test_settings_that_one_seed_chose_for_all_are_not_said_to_be_chosen_by_each():
+    note = tables.choices(STUDY).note
+    assert "once for all seeds, with a tuning seed that is none of them" in note

@@ -11,6 +11,7 @@ from studies import LOST, broken, cell_of, made_up
 from fedrec.privacy.noise import Level
 from fedrec.privacy.statement import statements
 from fedrec.study.findings import Findings, Point
+from fedrec.study.inference import estimate
 from fedrec.study.reports.document import Tone
 from fedrec.study.reports.verdict import kept, verdict
 
@@ -93,8 +94,17 @@ def test_a_reference_that_popularity_matches_says_nothing_of_the_price():
     """Then no budget is blamed for what the model cannot do without one either."""
     weak = changed(made_up(), lambda cell: cell.arm == "federated", lambda cell: level(cell, 0.06))
     assert "cannot say what privacy costs" in line(weak, "On test items the reference", tone=Tone.BAD)
-    assert not any("nothing personal" in text for text in texts(weak))
+    assert not any("no gain over popularity" in text for text in texts(weak))
     assert not any("cannot say what privacy costs" in text for text in texts(made_up()))
+    assert "cannot say" in texts(weak)[0] and not texts(weak, Tone.GOOD)
+    assert "keeps 2" in line(weak, "At ε = 2 ", "leads", tone=Tone.PLAIN)  # 230 % of nothing to speak of
+
+
+def test_an_arms_own_figure_without_privacy_stands_beside_its_price():
+    study = made_up()
+    own = study.estimate(Point(CENTRAL), "ndcg@10").mean
+    assert f"The same arm without privacy has {own:.3f} (" in line(study, "At ε = 2 ", "leads on")
+    assert not any("The same arm without" in text for text in texts(flat({2.0: 0.1})))
 
 
 def test_the_short_answer_comes_first():
@@ -123,6 +133,42 @@ def test_the_smallest_epsilon_that_keeps_enough(levels, words):
     assert words in line(flat(levels), "95 %", "by its mean")
 
 
+def test_a_mean_that_keeps_enough_is_not_called_good_until_its_interval_says_so_too():
+    rng = np.random.default_rng(0)
+
+    def noisy(cell):
+        users = cell.measured.users
+        return measured(users=users.assign(**{"ndcg@10": 0.3 + rng.normal(0, 1, len(users))}))(cell)
+
+    study = flat({0.5: 0.1, 2.0: 0.2, 8.0: 0.2})
+    unsure = changed(study, lambda cell: cell.epsilon == 2.0, noisy)
+    assert kept(unsure, Point(CENTRAL, 2.0)) > 1
+    assert line(study, "smallest ε", "A 95 % interval shows it at ε = 2.", tone=Tone.GOOD)
+    assert line(unsure, "smallest ε", "is 2 (", "A 95 % interval shows it at ε = 8.", tone=Tone.PLAIN)
+    assert line(unsure, "At ε = 2 ", "keeps 1", tone=Tone.PLAIN)
+    never = changed(flat({2.0: 0.2}), lambda cell: cell.epsilon == 2.0, noisy)
+    assert line(never, "smallest ε", "At no ε does a 95 % interval show it.", tone=Tone.PLAIN)
+
+
+def test_a_share_of_the_reference_is_tested_person_by_person():
+    study = made_up(seeds=(0, 1, 2), epsilons=(8.0,))
+    point, shares = Point("warm start, user-central", 8.0), {}
+    for share in (0.95, 1.0):
+        found = study.surplus(point, share)
+        rows = [[of.measured.users["ndcg@10"].to_numpy() for of in study.of(at)] for at in (point, study.base)]
+        assert found == estimate(np.array(rows[0]) - share * np.array(rows[1]))
+        shares[share] = found.mean
+    assert shares[0.95] > shares[1.0]
+    assert study.surplus(point, 1.0) == study.contrast(point, study.base, "ndcg@10").difference
+
+
+@pytest.mark.parametrize(("seeds", "misses"), [(2, 13), (3, 9), (4, 8), (5, None)])
+def test_a_few_seeds_are_said_to_make_intervals_too_short(seeds, misses):
+    said = [text for text in texts(made_up(seeds=range(seeds), epsilons=(2.0,)), Tone.WARN) if "too short" in text]
+    assert len(said) == (misses is not None)
+    assert all(f"With {seeds} seeds" in text and f"up to {misses} in 100 missed the truth" in text for text in said)
+
+
 def test_a_share_just_short_of_enough_does_not_look_like_enough():
     assert "keeps 94.9 %" in line(flat({2.0: 0.18999}), "At ε = 2 ", "keeps")
 
@@ -130,10 +176,10 @@ def test_a_share_just_short_of_enough_does_not_look_like_enough():
 def test_privacy_that_costs_too_much_is_called_so():
     dear = flat({0.5: 0.05, 2.0: 0.04, 8.0: 0.06})
 
-    assert "cannot be told from popularity" in line(dear, "At ε = 0.5 privacy leaves nothing personal", tone=Tone.BAD)
-    assert "is worse than popularity" in line(dear, "At ε = 2 privacy leaves nothing personal", tone=Tone.BAD)
-    assert not [text for text in texts(dear) if "ε = 8 privacy leaves" in text]
-    assert not [text for text in texts(made_up()) if "nothing personal" in text]
+    assert "cannot be told from popularity" in line(dear, "At ε = 0.5 no gain over popularity is shown", tone=Tone.BAD)
+    assert "is worse than popularity" in line(dear, "At ε = 2 no gain over popularity is shown", tone=Tone.BAD)
+    assert not [text for text in texts(dear) if "ε = 8 no gain" in text]
+    assert not [text for text in texts(made_up()) if "no gain over popularity" in text]
     assert line(dear, "At ε = 8 privacy costs too much here", "keeps 30 %", tone=Tone.WARN)
     for enough in (0.19, 0.2):
         assert not [text for text in texts(flat({2.0: enough})) if "costs too much" in text]
@@ -146,7 +192,7 @@ def test_a_wide_interval_over_popularity_is_too_dear_as_well():
         users = cell.measured.users
         return measured(users=users.assign(**{"ndcg@10": 0.06 + rng.normal(0, 1, len(users))}))(cell)
 
-    assert line(changed(study, lambda cell: cell.epsilon == 2.0, noisy), "nothing personal", tone=Tone.BAD)
+    assert line(changed(study, lambda cell: cell.epsilon == 2.0, noisy), "no gain over popularity", tone=Tone.BAD)
 
 
 def test_noise_longer_than_the_clip_norm_is_a_warning_only_above_one():
@@ -223,7 +269,8 @@ def test_a_study_without_budgets_says_nothing_of_their_price():
 
 
 def test_it_always_ends_with_what_the_figures_themselves_give_away():
-    *_, raw, sums = texts(made_up(), Tone.PLAIN)
+    *_, words, raw, sums = texts(made_up(), Tone.PLAIN)
 
+    assert words.startswith("ndcg@10: 1 if the targets") and "e^ε" in words
     assert "computed from raw data" in raw
     assert "adds up" in sums

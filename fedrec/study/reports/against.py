@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 Estimates = Mapping[tuple[Point, str], Estimate]
 
+_CUT = "An interval ends where the metric does."
 _ACCURACY = ("hr", "ndcg", "mrr", "recall", "precision", "f1")
 _BEYOND = {
     "coverage": "coverage: share of items shown",
@@ -49,6 +50,7 @@ _BEYOND = {
     "popularity": "popularity of what is shown",
     "miscalibration": "miscalibration: unlike the person",
 }
+_MOST = {"novelty": math.inf, "miscalibration": math.inf, "diversity": 2.0}  # all others end at 1, each begins at 0
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,8 @@ def headline(findings: Findings) -> Figure | None:
     title = f"{metric} against the privacy budget"
     rows = tuple(_row(findings, at, values[at, metric]) for at in findings.points)
     header = ("arm", "ε", metric, "95 % from", "to", "seeds", "people", "ε protects")
-    return rendered(drawing, Caption(
-        "headline", title, _alt(findings, (metric,), values), Table(title, header, rows, meaning(findings)),
-    ))  # fmt: skip
+    table = Table(title, header, rows, f"{meaning(findings)} {_CUT}")
+    return rendered(drawing, Caption("headline", title, _alt(findings, (metric,), values), table))
 
 
 def accuracy(findings: Findings) -> Figure | None:
@@ -160,14 +161,20 @@ def noise(findings: Findings) -> Figure | None:
     title = "Noise against ε"
     note = (
         "Foreseen from public numbers before the run. Noise over clip norm: the length of the noise on a round's mean "
-        "over the most that one person adds to it; at 1 they are alike. Signal: popularity over the noise on it."
+        "over the length that one person's update may have; at 1 they are alike. Signal: popularity over the noise on "
+        "it."
     )
     return rendered(drawing, Caption("noise", title, _noise_alt(told), Table(title, ("arm", "ε", *names), rows, note)))
 
 
 def estimates(findings: Findings, metrics: Sequence[str]) -> Estimates:
-    """Every point's figures."""
-    return {(at, name): findings.estimate(at, name) for at in findings.points for name in metrics}
+    """Every point's figures; no interval reaches beyond what a metric can be."""
+    return {(at, name): _possible(findings.estimate(at, name), name) for at in findings.points for name in metrics}
+
+
+def _possible(value: Estimate, metric: str) -> Estimate:
+    most = _MOST.get(metric.partition("@")[0], 1.0)
+    return replace(value, low=max(value.low, min(value.mean, 0.0)), high=min(value.high, max(value.mean, most)))
 
 
 def distinct(findings: Findings, metrics: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -215,7 +222,7 @@ def _multiples(findings: Findings, titles: Mapping[str, str], words: tuple[str, 
     rows = tuple(
         (at.arm, captions.budget(at.epsilon), *(sure(values[at, name]) for name in metrics)) for at in findings.points
     )
-    table = Table(title, ("arm", "ε", *metrics), rows, meaning(findings) + note)
+    table = Table(title, ("arm", "ε", *metrics), rows, f"{meaning(findings)} {_CUT}{note}")
     return rendered(drawing, Caption(slug, title, _alt(findings, metrics, values) + note, table))
 
 
@@ -244,9 +251,8 @@ def _known(values: Estimates, metric: str) -> bool:
 
 
 def _row(findings: Findings, at: Point, value: Estimate) -> tuple[str, ...]:
-    protects = captions.promise(findings, at) if at.epsilon is not None else "nobody: no privacy"
     numbers = (digits(value.mean), digits(value.low), digits(value.high), str(value.seeds), str(value.users))
-    return at.arm, captions.budget(at.epsilon), *numbers, protects or "see its guarantee"
+    return at.arm, captions.budget(at.epsilon), *numbers, captions.protects(findings, at)
 
 
 def _alt(findings: Findings, metrics: Sequence[str], values: Estimates) -> str:
@@ -285,5 +291,5 @@ def _noise_alt(told: Mapping[Point, Mapping[str, float]]) -> str:
     above = sum(ratio > 1 for ratio, _, _ in noises)
     return (
         f"From {digits(least)} ({quiet}, {one}) to {digits(most)} ({loud}, {other}); "
-        f"{above} of {len(noises)} are above 1, where noise is longer than what one person may add."
+        f"{above} of {len(noises)} are above 1, where the noise on the mean is longer than any one update may be."
     )

@@ -11,7 +11,7 @@ from fedrec.study.reports import tables
 from fedrec.study.reports.cards import cards
 from fedrec.study.reports.document import Figure, Line, Report, Section, Table, Tone
 from fedrec.study.reports.numbers import count, either, quoted
-from fedrec.study.reports.protocol import Protocol, interval, protocols, seeds
+from fedrec.study.reports.protocol import Protocol, interval, metrics, optimism, protocols, seeds
 from fedrec.study.reports.verdict import verdict
 
 _EACH = (
@@ -96,16 +96,20 @@ def _full(*found: Table) -> tuple[Table, ...]:
 
 
 def _trials(findings: Findings) -> str:
-    return f"Each arm may compare {count(findings.trials, 'setting')} for each model, all arms alike."
+    return (
+        f"The grid of an arm may hold {count(findings.trials, 'setting')} at each budget, all arms alike; baselines "
+        "bring their own. An arm that is not listed compared nothing."
+    )
 
 
 def _protocol(findings: Findings) -> Section:
     found = protocols(findings)
     shown = [_rules(each, alone=len(found) == 1) for each in found]
     data = tables.listed("Data", ("what", "value"), findings.data)
-    checks = tuple(Line(Tone.GOOD, f"Checked: {check}.") for check in findings.checks)
-    text = (_PAIRED, interval(findings))
-    return Section("protocol", "Protocol", text=text, lines=checks, tables=_full(*shown, data))
+    means = tables.listed("Metrics", ("metric", "what it is"), metrics(findings))
+    checks = tuple(Line(Tone.GOOD, f"Checked: {check.removesuffix('.')}.") for check in findings.checks)
+    text = tuple(each for each in (_PAIRED, interval(findings), optimism(findings)) if each)
+    return Section("protocol", "Protocol", text=text, lines=checks, tables=_full(*shown, means, data))
 
 
 def _rules(protocol: Protocol, *, alone: bool) -> Table:
@@ -124,6 +128,8 @@ def _made(cells: tuple[Cell, ...]) -> dict[str, str]:
     manifests = [cell.measured.manifest for cell in cells]
     created = sorted(str(one["created"]) for one in manifests if "created" in one)
     facts = {"created": either((created[0], created[-1]), "to")} if created else {}
+    if spent := {cell.measured.path: cell.measured.cost.seconds for cell in cells if cell.measured.cost}:
+        facts["wall time of all cells, one after the other"] = f"{sum(spent.values()) / 60:.0f} minutes"
     encoders = [{"encoder": one["encoder"]["name"]} for one in manifests if "encoder" in one]
     machines = [_named(one, "machine") for one in manifests]
     packages = [_named(one, "packages") for one in manifests]

@@ -53,7 +53,8 @@ def curves(findings: Findings) -> Figure | None:
         return None
     title = "Learning curves and spent ε"
     note = (
-        f"Shown: the reference, and {captions.why(findings)}; left out: {count(len(able) - len(shown), 'other')}. "
+        f"Shown: {' and '.join(filter(None, ('the reference', captions.why(findings))))}; left out: "
+        f"{count(len(able) - len(shown), 'other')}. "
         "Means over seeds; bands reach from the worst seed to the best. No test item was looked at."
     )
     header = ("arm and budget", "round", f"validation {findings.metric}", "least", "greatest", "spent ε")

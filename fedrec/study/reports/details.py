@@ -45,7 +45,8 @@ def groups(findings: Findings) -> Figure | None:
     )  # fmt: skip
     note = (
         f"{meaning(findings)} Differences to {findings.reference}, for the same people and seeds. Shown: "
-        f"{captions.why(findings)}. Groups of fewer than {SMALLEST} people left out: {len(found) - len(kept)}."
+        f"{captions.why(findings)}. {captions.EQUALS} Groups of fewer than {SMALLEST} people left out: "
+        f"{len(found) - len(kept)}."
     )
     told = sure(kept[worst[0]][worst[1]].difference)
     alt = f"Worst off: {worst[0]} with {worst[1]}, {told} in {metric} against {findings.reference}."
@@ -73,7 +74,7 @@ def cost(findings: Findings) -> Figure | None:
     left = ", ".join(str(at) for at in findings.points if at not in shown) or "nobody"
     note = (
         f"{meaning(findings)} A device takes part as often as the plan has it on average; seconds are of one core "
-        f"of the machine that ran the study. Left out, since no device trains: {left}. Arms of one "
+        f"of the machine that ran the study. Left out, since not trained in rounds: {left}. Arms of one "
         "price stand side by side; an ε for which there is no room is not written."
     )
     extremes = [f"{name}: {_range(prices)} {_PRICES[name][0]}" for name, prices in told.items()]

@@ -14,7 +14,7 @@ import pandas as pd
 from fedrec.study.cells import Cell
 from fedrec.study.findings import Findings, Point
 from fedrec.study.inference import Contrast
-from fedrec.study.reports.protocol import interval, protocols, seeds
+from fedrec.study.reports.protocol import interval, optimism, protocols, seeds
 from fedrec.study.reports.tables import Tested, tested
 from fedrec.study.reports.verdict import verdict
 
@@ -49,8 +49,8 @@ def _summary(findings: Findings) -> dict[str, Any]:
     tests = tested(findings)
     return {
         "name": findings.name, "metric": findings.metric, "reference": findings.reference, "seeds": seeds(findings),
-        "budgets": findings.budgets, "intervals": interval(findings), "family": len(tests),
-        "verdict": [asdict(line) for line in verdict(findings)],
+        "budgets": findings.budgets, "intervals": f"{interval(findings)} {optimism(findings)}".strip(),
+        "family": len(tests), "verdict": [asdict(line) for line in verdict(findings)],
         "leading": [_leading(findings, epsilon) for epsilon in findings.budgets],
         "points": [_point(findings, point, tests) for point in findings.points],
         "protocols": [asdict(protocol) for protocol in protocols(findings)], "checks": findings.checks,

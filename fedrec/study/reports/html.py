@@ -8,6 +8,7 @@ from importlib.resources import files
 from fedrec.study.reports.document import Report, Table
 
 PROSE = 32  # a column with a longer cell is sentences, not words
+_GLUED = re.compile(r"(?<=[εδ]) (?== )|(?<=[εδ] =) (?=\d)|(?<=\d) (?=%)")
 _NUMBERS = re.compile(r"([-+±≤≥<>~≈–−.,:;%×/()\[\]\s0-9e∞]|\bto\b)*")
 
 
@@ -18,12 +19,19 @@ def page(report: Report) -> str:
     """
     from jinja2 import Environment, StrictUndefined
 
-    house = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    house = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_unbroken
+    )
     return house.from_string(_beside("page.html.j2")).render(report=report, style=_beside("page.css"), kinds=_kinds)
 
 
 def _beside(name: str) -> str:
     return files(__package__).joinpath(name).read_text("utf-8")
+
+
+def _unbroken(value: object) -> object:
+    """Text in which no line ends within “ε = 2” or “95 %”; what is markup or code is left as it is."""
+    return _GLUED.sub("\N{NO-BREAK SPACE}", value) if type(value) is str else value
 
 
 def _kinds(table: Table) -> tuple[str, ...]:

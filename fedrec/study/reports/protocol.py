@@ -8,8 +8,23 @@ from typing import Any
 
 from fedrec.study.cells import Cell
 from fedrec.study.findings import Findings
+from fedrec.study.inference import MISSES
 from fedrec.study.reports.numbers import count, either
 
+METRICS = {
+    "ndcg": "1 if the targets (what a person chose next) lead the list, less the lower they stand, 0 if none is in it",
+    "hr": "share of people with at least one target in their list",
+    "recall": "share of a person's targets that are in the list",
+    "precision": "share of the list that is a target",
+    "f1": "twice the targets in the list, over the list's length and all targets",
+    "mrr": "one over the place of the first target in the list, 0 if none is in it",
+    "novelty": "how rarely others chose what is shown, in bits: more is rarer",
+    "popularity": "share of people who chose what is shown, on average",
+    "diversity": "how unlike the items of one list are: 0 all alike, 1 unrelated",
+    "miscalibration": "how far the tags of a list are from those of its person's choices, in bits: 0 is alike",
+    "coverage": "share of candidates that stand in at least one list",
+    "gini": "how unequally lists show candidates: 0 all alike, towards 1 a few only",
+}  # at k: the list is the first k items
 _RULES = ("candidates", "mask", "ties", "negatives", "k", "cold user")
 
 
@@ -59,6 +74,25 @@ def interval(findings: Findings) -> str:
     if len(known) == 1:
         return f"{listed}: 95 % intervals over people only (Student t); they do not know another seed's luck."
     return f"{listed}; 95 % intervals, clustered both by person and by seed (Student t)."
+
+
+def optimism(findings: Findings) -> str:
+    """How far to trust the intervals of a few seeds; "" where they do what they say, or know of one seed only."""
+    many = len(seeds(findings))
+    if many not in MISSES:
+        return ""
+    return (
+        f"With {many} seeds the 95 % intervals are too short: in simulated worlds up to {MISSES[many]} in 100 missed "
+        "the truth, instead of 5. Read one that only just excludes 0 as one that does not."
+    )
+
+
+def metrics(findings: Findings) -> dict[str, str]:
+    """What each metric of the report is, in words."""
+    kinds = dict.fromkeys(name.partition("/")[0] for name in findings.metrics)
+    told = {name: words for name in kinds if (words := METRICS.get(name.partition("@")[0]))}
+    drawn = _sampled(findings)
+    return told | ({f"…/{drawn}": f"the same, each target against up to {drawn} drawn items alone"} if drawn else {})
 
 
 def _sampled(findings: Findings) -> str:

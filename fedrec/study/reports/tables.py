@@ -12,18 +12,25 @@ import pandas as pd
 from fedrec.study.cells import Cell, Cost
 from fedrec.study.findings import GROUPS, Findings, Point, Who
 from fedrec.study.inference import Contrast, holm
+from fedrec.study.reports.captions import EQUALS, SMALLEST
 from fedrec.study.reports.document import Line, Table, Tone
 from fedrec.study.reports.numbers import DASH, amount, around, at, count, extent, few, mean, moved, number, p_value
 from fedrec.study.reports.protocol import meaning
 from fedrec.study.reports.verdict import compared
 
 ACCURACY = ("ndcg", "hr", "recall", "precision", "f1", "mrr")
-LEAST = 5  # people in a group; the mean of fewer says too much about each
-
 _COST = (
     "Means over seeds. Down, up and device seconds are of one participation of one device, moved in all of all its "
     "participations. Device seconds are of one core of the machine that measured them, wall seconds are that machine's "
     "for a whole cell: neither is a phone's. A dash: nothing was trained in rounds."
+)
+_ATTACKS = (
+    "These attacks are on fedrec's release paths, with plans and made-up people of their own: not on this study's "
+    "models, people or budgets. Claim: what the account says of the path. Shown: what the attack proves at least, D1 "
+    "with confidence 1 − 10⁻⁶, D3 with 95 %; D2 only estimates. Ceiling: the most that it could have proved. Power: "
+    "the same attack on planted faults. Every ε is at the claim's δ, for one user (in interaction-local, one "
+    "interaction); μ is the largest shift that one of them can cause, in standard deviations of the noise. A reader "
+    "sees every released model, anyone all that leaves a device."
 )
 _SILENT = (
     "Who came is a secret where privacy is promised: what was accepted and refused is then not told. “Silent by "
@@ -96,7 +103,7 @@ def whole_catalogue(findings: Findings) -> Table:
     """Where hidden items were ranked among themselves: the same targets in the whole catalogue."""
     names = [name for name in accuracy(findings) if any(name in cell.measured.whole for cell in findings.cells)]
     rows = tuple((str(point), *(number(_whole(findings, point, name)) for name in names)) for point in findings.points)
-    note = "The same targets among all items instead of hidden ones only; means over seeds."
+    note = "The same targets among all items instead of hidden ones only; means over people and seeds, no intervals."
     return Table("Hidden items in the whole catalogue", ("arm and budget", *names), rows if names else (), note)
 
 
@@ -104,22 +111,25 @@ def lists(findings: Findings) -> Table:
     """Figures of lists: one row a point."""
     names = beyond(findings)
     rows = tuple(_figures(findings, point, names) for point in findings.points)
-    note = f"{meaning(findings)} ± is half an interval; coverage and Gini have one value a seed."
+    note = (
+        f"{meaning(findings)} ± is half an interval. Coverage and Gini have one value a seed: their intervals are "
+        "about seeds alone, and may reach beyond 0 or 1."
+    )
     return Table("Lists, beyond accuracy", ("arm and budget", *names), rows if names else (), note)
 
 
 def groups(findings: Findings) -> Table:
     """Difference to the reference by group of people, for the arm that is named at each ε."""
     points, known = _leaders(findings), dict(_groups(findings))
-    shown = {name: who for name, who in known.items() if people(findings, who) >= LEAST}
+    shown = {name: who for name, who in known.items() if people(findings, who) >= SMALLEST}
     rows = tuple(
         (name, str(people(findings, who)), *(moved(_lost(findings, point, who)) for point in points))
         for name, who in shown.items()
     )
     less = f"less that of “{findings.reference}” without privacy, for the people of a group."
-    note = f"{findings.metric} of each arm {less} {meaning(findings)}"
+    note = f"{findings.metric} of each arm {less} {EQUALS} {meaning(findings)}"
     hidden = [name for name in known if name not in shown]
-    note += f" Fewer than {LEAST} people, and therefore left out: {', '.join(hidden)}." if hidden else ""
+    note += f" Fewer than {SMALLEST} people, and therefore left out: {', '.join(hidden)}." if hidden else ""
     return Table("Difference by group", ("group", "people", *map(str, points)), rows if points else (), note)
 
 
@@ -154,7 +164,10 @@ def dropouts(findings: Findings) -> Table:
 def choices(findings: Findings) -> Table:
     """The settings that were compared on validation items."""
     rows = tuple((str(point), *row) for point in findings.points for row in _chosen(findings.of(point)))
-    note = "Means over the seeds that compared a setting. Each seed chooses by its own validation items."
+    note = (
+        "A model that is trained in rounds chose once for all seeds, with a tuning seed that is none of them. A "
+        "baseline chose anew for each seed, by that seed's validation items: its figures are means over seeds."
+    )
     return Table("Settings compared", ("arm and budget", "setting", "validation figure", "chosen in"), rows, note)
 
 
@@ -162,7 +175,7 @@ def audits(findings: Findings) -> Table:
     """The audit of the release paths."""
     names = tuple(dict.fromkeys(name for row in findings.audits for name in row))
     rows = tuple(tuple(str(row.get(name, DASH)) for name in names) for row in findings.audits)
-    return Table("Attacks on the release paths", names, rows)
+    return Table("Attacks on the release paths", names, rows, _ATTACKS)
 
 
 def failures(findings: Findings) -> Table:
@@ -173,8 +186,18 @@ def failures(findings: Findings) -> Table:
 
 
 def listed(title: str, header: tuple[str, str], facts: Mapping[str, object]) -> Table:
-    """Names and values."""
-    return Table(title, header, tuple((str(name), str(value)) for name, value in facts.items()))
+    """Names and values; what is empty is left out."""
+    told = {name: _told(value) for name, value in facts.items()}
+    return Table(title, header, tuple((str(name), text) for name, text in told.items() if text))
+
+
+def _told(value: object) -> str:
+    match value:
+        case float():
+            return few(value)
+        case list() | tuple():
+            return "; ".join(map(str, value))
+    return str(value)
 
 
 def _figures(findings: Findings, point: Point, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -218,7 +241,7 @@ def _lost(findings: Findings, point: Point, who: Who) -> Contrast:
 
 
 def _worst(findings: Findings, point: Point) -> Iterator[Line]:
-    lost = {name: _lost(findings, point, who) for name, who in _groups(findings) if people(findings, who) >= LEAST}
+    lost = {name: _lost(findings, point, who) for name, who in _groups(findings) if people(findings, who) >= SMALLEST}
     known = {name: each for name, each in lost.items() if not math.isnan(each.difference.mean)}
     if known:
         name = min(known, key=lambda name: known[name].difference.mean)

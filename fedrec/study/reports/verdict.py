@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from fedrec.privacy.statement import NON_PRIVATE
 from fedrec.runs import Row
@@ -11,7 +12,7 @@ from fedrec.study.findings import Findings, Point
 from fedrec.study.reports.cards import promised, uneven
 from fedrec.study.reports.document import Line, Tone
 from fedrec.study.reports.numbers import between, count, either, few, moved, percent, quoted
-from fedrec.study.reports.protocol import protocols, seeds
+from fedrec.study.reports.protocol import metrics, optimism, protocols, seeds
 
 ENOUGH = 0.95  # of the reference's metric
 POPULARITY = "popularity"
@@ -21,6 +22,10 @@ _LOOSE = 8.0  # an ε above it bounds little
 _RAW = (
     "The figures of this report are computed from raw data, without noise: no ε covers them. Show them to nobody who "
     "may not see the data."
+)
+_WORDS = (
+    " ε: a release changes the odds of any guess about what is protected by a factor of e^ε at most, but for a chance "
+    "of about δ; smaller is safer."
 )
 _ADDS_UP = (
     "Each ε is about one run and all that it releases. Releasing several runs on the same people adds up: to the sum "
@@ -34,8 +39,18 @@ _UNTOLD = (
 
 def verdict(findings: Findings) -> tuple[Line, ...]:
     """What holds at each ε, where privacy costs too much, and with how much caution to read it."""
-    lines = [*_enough(findings), *_budgets(findings), *_dear(findings), *_drowned(findings)]
+    lines = [*_prices(findings), *_drowned(findings)]
     return (*lines, *_promises(findings), *_cautions(findings), *_notes(findings))
+
+
+def _prices(findings: Findings) -> Iterator[Line]:
+    """What privacy costs; nothing is called good where there was nothing for it to cost."""
+    hopeless = _hopeless(findings)
+    if hopeless is None:
+        yield from (*_enough(findings), *_budgets(findings), *_dear(findings))
+        return
+    yield hopeless
+    yield from (replace(line, tone=Tone.PLAIN) if line.tone is Tone.GOOD else line for line in _budgets(findings))
 
 
 def compared(findings: Findings) -> bool:
@@ -80,8 +95,13 @@ def _budget(findings: Findings, epsilon: float, point: Point) -> Line:
     reached = _beside(findings, point, figure) if compared(findings) else f"has a test {findings.metric} of {figure}."
     dear = "privacy costs too much here: " if _surely_less(findings, point) else ""
     text = f"At ε = {epsilon:g} {dear}“{point.arm}” {how} and {reached} Promise: {_promise(findings, point)}."
-    good = kept(findings, point) >= ENOUGH
+    good = _surely_enough(findings, point)
     return Line(Tone.GOOD if good else Tone.WARN if dear else Tone.PLAIN, text)
+
+
+def _surely_enough(findings: Findings, point: Point) -> bool:
+    """Whether a point keeps enough of the reference by its interval too."""
+    return compared(findings) and findings.surplus(point, ENOUGH).low >= 0
 
 
 def _surely_less(findings: Findings, point: Point) -> bool:
@@ -103,8 +123,16 @@ def _beside(findings: Findings, point: Point, figure: str) -> str:
     whole = between(findings.estimate(findings.base, findings.metric))
     return (
         f"keeps {percent(kept(findings, point))} of the test {findings.metric} without privacy: {figure}, where "
-        f"“{findings.reference}” has {whole}. Difference {moved(contrast)}, {doubt}."
+        f"“{findings.reference}” has {whole}. Difference {moved(contrast)}, {doubt}.{_own_price(findings, point)}"
     )
+
+
+def _own_price(findings: Findings, point: Point) -> str:
+    """What the same arm has without a budget: the rest of a difference is the arm's and not privacy's."""
+    free = Point(point.arm)
+    if free not in findings.points:
+        return ""
+    return f" The same arm without privacy has {between(findings.estimate(free, findings.metric))}."
 
 
 def _promise(findings: Findings, point: Point) -> str:
@@ -112,7 +140,7 @@ def _promise(findings: Findings, point: Point) -> str:
 
 
 def _enough(findings: Findings) -> Iterator[Line]:
-    """The smallest ε at which the arm that was named keeps enough, and the larger ones at which it does not."""
+    """The smallest ε at which the arm that was named keeps enough, how sure that is, and larger ones where it fails."""
     shares = [(epsilon, point, kept(findings, point)) for epsilon, point in _leaders(findings)]
     known = [each for each in shares if not math.isnan(each[2])]
     if not known:
@@ -124,20 +152,32 @@ def _enough(findings: Findings) -> Iterator[Line]:
         return
     later = [f"{epsilon:g}" for epsilon, _, share in known if epsilon > first[0] and share < ENOUGH]
     but = f" At ε = {either(later)} the arm named below keeps less." if later else ""
-    yield Line(Tone.GOOD, f"The smallest ε that keeps {whole}, by its mean, is {first[0]:g} (“{first[1].arm}”).{but}")
+    safe = next((epsilon for epsilon, point, _ in known if _surely_enough(findings, point)), None)
+    sure = "At no ε does a 95 % interval show it" if safe is None else f"A 95 % interval shows it at ε = {safe:g}"
+    tone = Tone.GOOD if safe == first[0] else Tone.PLAIN
+    text = f"The smallest ε that keeps {whole}, by its mean, is {first[0]:g} (“{first[1].arm}”).{but} {sure}."
+    yield Line(tone, text)
+
+
+def _hopeless(findings: Findings) -> Line | None:
+    """A reference that is not surely better than popularity: then no share of it means anything."""
+    popular = Point(POPULARITY)
+    if not compared(findings) or popular not in findings.points:
+        return None
+    contrast = findings.contrast(findings.base, popular, findings.metric)
+    if contrast.difference.low > 0:
+        return None
+    return Line(
+        Tone.BAD,
+        f"On test items the reference “{findings.reference}”, without any privacy, cannot be told from popularity or "
+        f"is worse (difference in {findings.metric} {moved(contrast)}): this study cannot say what privacy costs.",
+    )
 
 
 def _dear(findings: Findings) -> Iterator[Line]:
     """Where the arm named is not surely better than showing everybody the same list."""
     popular = Point(POPULARITY)
     if popular not in findings.points:
-        return
-    if compared(findings) and (base := findings.contrast(findings.base, popular, findings.metric)).difference.low <= 0:
-        yield Line(
-            Tone.BAD,
-            f"On test items the reference “{findings.reference}”, without any privacy, cannot be told from popularity "
-            f"or is worse (difference in {findings.metric} {moved(base)}): this study cannot say what privacy costs.",
-        )
         return
     for epsilon, point in _leaders(findings):
         contrast = findings.contrast(point, popular, findings.metric)
@@ -146,7 +186,7 @@ def _dear(findings: Findings) -> Iterator[Line]:
         how = "is worse than" if contrast.difference.high < 0 else "cannot be told from"
         yield Line(
             Tone.BAD,
-            f"At ε = {epsilon:g} privacy leaves nothing personal: on test items “{point.arm}” {how} popularity, which "
+            f"At ε = {epsilon:g} no gain over popularity is shown: on test items “{point.arm}” {how} popularity, which "
             f"shows everybody the same items (difference in {findings.metric} {moved(contrast)}).",
         )
 
@@ -224,6 +264,8 @@ def _cautions(findings: Findings) -> Iterator[Line]:
     known = seeds(findings)
     if len(known) == 1:
         yield Line(Tone.WARN, "There is one seed: the intervals do not know how another seed would have come out.")
+    if few_seeds := optimism(findings):
+        yield Line(Tone.WARN, few_seeds)
     short = [str(point) for point in findings.points if len(findings.of(point)) < len(known)]
     if short:
         yield Line(Tone.WARN, f"Not every seed was measured for: {'; '.join(short)}.")
@@ -248,6 +290,8 @@ def _data(findings: Findings) -> dict[int, set[str]]:
 
 
 def _notes(findings: Findings) -> Iterator[Line]:
+    if words := metrics(findings).get(findings.metric):
+        yield Line(Tone.PLAIN, f"{findings.metric}: {words}.{_WORDS if findings.budgets else ''}")
     yield Line(Tone.PLAIN, _RAW)
     if findings.budgets:
         yield Line(Tone.PLAIN, _ADDS_UP)
