@@ -25,6 +25,7 @@ from fedrec.model.adapter import TowerInputs
 from fedrec.population.accounts import Accounts
 from fedrec.population.source import People
 from fedrec.population.states import DeviceStates
+from fedrec.population.texts import prepared
 from fedrec.privacy.device_ledger import DeviceLedger
 from fedrec.privacy.enrolment import Terms
 from fedrec.randomness import stream
@@ -172,7 +173,7 @@ class Fleet:
     @cached_property
     def bank(self) -> TowerInputs:
         """What the frozen tower makes of every distinct private text, in the order of their numbers."""
-        return self.task.model.adapter.prepare(list(self.world.words))
+        return prepared(self.task.model.adapter, self.task.device, tuple(self.world.words))
 
     def _fetch(self, keys: list[tuple[int, int]]) -> None:
         """Hold what many will be asked for, in one visit to the people: on disk each visit opens a file."""

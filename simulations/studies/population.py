@@ -1,4 +1,4 @@
-"""How the price of privacy falls with the population: one line for each published study of the synthetic library.
+"""How the price of privacy falls with the population, from the published studies of the synthetic library.
 
 `python simulations/studies/population.py` draws it again from `results/synthetic-*/summary.json`.
 """
@@ -10,15 +10,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 RESULTS = Path(__file__).parent / "results"
-NAMES = {1_000: "synthetic-1000", 10_000: "synthetic-10000", 100_000: "synthetic-100000"}
-STYLES = {1_000: ("#b5542b", "s", ":"), 10_000: ("#7a5195", "^", "--"), 100_000: ("#1b6ca8", "o", "-")}
+NAMES = {
+    1_000: "synthetic-1000",
+    10_000: "synthetic-10000",
+    100_000: "synthetic-100000",
+    1_000_000: "synthetic-1000000",
+}
+STYLES = {
+    ("from scratch, user-central", 2.0): ("#1b6ca8", "o", "-"),
+    ("from scratch, user-central", 8.0): ("#1b6ca8", "s", "--"),
+    ("warm start, user-central", 2.0): ("#b5542b", "^", "-"),
+    ("warm start, user-central", 8.0): ("#b5542b", "v", "--"),
+}
 
 
 class Kept(NamedTuple):
-    """How much of the reference's figure the leading arm keeps at ε; the interval is that of their difference."""
+    """How much of the reference's figure an arm keeps at ε; the interval is that of their difference."""
 
-    epsilon: float
+    people: int
     arm: str
+    epsilon: float
     value: float
     reference: float
     share: float
@@ -33,10 +44,14 @@ def main() -> None:
 
 def draw(results: Path) -> None:
     """Write `population.md`, `.png` and `.svg` into `results`."""
-    found = {people: kept(read(results / name)) for people, name in NAMES.items()}
-    metric = read(results / NAMES[1_000])["metric"]
-    (results / "population.md").write_text("\n".join(table(found, metric)) + "\n", encoding="utf-8")
-    picture(found, metric, results)
+    found = everything(results)
+    (results / "population.md").write_text("\n".join(table(found)) + "\n", encoding="utf-8")
+    picture(found, results)
+
+
+def everything(results: Path) -> list[Kept]:
+    """Every arm at every budget that is drawn, in each study."""
+    return [one for people, name in NAMES.items() for one in kept(people, read(results / name))]
 
 
 def read(place: Path) -> dict[str, Any]:
@@ -45,47 +60,43 @@ def read(place: Path) -> dict[str, Any]:
     return summary
 
 
-def kept(summary: dict[str, Any]) -> list[Kept]:
-    """For every budget the arm that validation items prefer, as a share of the reference without privacy."""
+def kept(people: int, summary: dict[str, Any]) -> list[Kept]:
+    """The private arms of a study, as shares of the reference without privacy."""
     metric, points = summary["metric"], summary["points"]
     [reference] = [each for each in points if each["arm"] == summary["reference"] and each["epsilon"] is None]
     base = reference["metrics"][metric]["mean"]
     found = []
-    for leading in summary["leading"]:
-        arm, epsilon = leading["arm"], leading["epsilon"]
-        [own] = [each["metrics"][metric] for each in points if each["arm"] == arm and each["epsilon"] == epsilon]
-        apart = own["contrast"]["difference"]
-        shares = [1 + apart[end] / base for end in ("mean", "low", "high")]
-        found.append(Kept(epsilon, arm, own["mean"], base, *shares))
+    for point in points:
+        if (point["arm"], point["epsilon"]) in STYLES:
+            own = point["metrics"][metric]
+            shares = [1 + own["contrast"]["difference"][end] / base for end in ("mean", "low", "high")]
+            found.append(Kept(people, point["arm"], point["epsilon"], own["mean"], base, *shares))
     return found
 
 
-def table(found: dict[int, list[Kept]], metric: str) -> list[str]:
+def table(found: list[Kept]) -> list[str]:
     """Every number in the picture."""
     lines = [
         "# The price of privacy, by population",
         "",
-        "Made by `python simulations/studies/publish.py "
-        + " ".join(NAMES.values())
-        + "`. The synthetic library, user-level ε",
-        "(add-or-remove-one, against readers of the released models, the server trusted); the leading arm at each ε is",
-        f"chosen on validation items, {metric} is on test items. *Kept* is its mean over that of the reference without",
-        "privacy, for the same people and seeds; the interval is that of their difference over the reference's mean.",
+        f"Made by `python simulations/studies/publish.py {' '.join(NAMES.values())}`.",
+        "The synthetic library, ε about users (add-or-remove-one, against readers of the released models, the server",
+        "trusted; δ on the cards of each report). NDCG@10 on test items; *kept* is its mean over the reference's,",
+        "the same rounds of training without privacy, for the same people and seeds. The 95 % interval is that of",
+        "their difference over the reference's mean.",
         "",
-        f"| people | ε | arm | {metric} | reference | kept |",
-        "|---:|---:|---|---:|---:|---:|",
+        "| people | arm | ε | ndcg@10 | reference | kept |",
+        "|---:|---|---:|---:|---:|---:|",
     ]
-    for people, rows in found.items():
-        for row in rows:
-            share = f"{row.share:.1%} ({row.low:.1%} to {row.high:.1%})"
-            lines.append(
-                f"| {people:,} | {row.epsilon:g} | {row.arm} | {row.value:.3f} | {row.reference:.3f} | {share} |"
-            )
+    for row in found:
+        share = f"{row.share:.1%} ({row.low:.1%} to {row.high:.1%})"
+        figures = f"{row.value:.4f} | {row.reference:.4f} | {share}"
+        lines.append(f"| {row.people:,} | {row.arm} | {row.epsilon:g} | {figures} |")
     return [*lines, "", "![The same as a picture](population.png)"]
 
 
-def picture(found: dict[int, list[Kept]], metric: str, results: Path) -> None:
-    """Share kept against ε, one line a population, 95 % marked."""
+def picture(found: list[Kept], results: Path) -> None:
+    """Share kept against the population, a line for each arm and budget, 95 % marked."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -94,24 +105,23 @@ def picture(found: dict[int, list[Kept]], metric: str, results: Path) -> None:
 
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.subplots()
-    for at, (people, rows) in enumerate(found.items()):
-        colour, marker, line = STYLES[people]
+    for at, ((arm, epsilon), (colour, marker, line)) in enumerate(STYLES.items()):
+        rows = [row for row in found if (row.arm, row.epsilon) == (arm, epsilon)]
         places = [
-            row.epsilon * 1.03 ** (at - 1) for row in rows
+            row.people * 1.06 ** (at - 1.5) for row in rows
         ]  # beside each other, so that intervals can be told apart
         spans = [[row.share - row.low for row in rows], [row.high - row.share for row in rows]]
-        axes.errorbar(places, [row.share for row in rows], yerr=spans, label=f"{people:,} people", color=colour,
+        axes.errorbar(places, [row.share for row in rows], yerr=spans, label=f"{arm}, ε = {epsilon:g}", color=colour,
                       marker=marker, linestyle=line, capsize=2)  # fmt: skip
     axes.axhline(1, color="#444", linewidth=0.8)
     axes.axhline(0.95, color="#444", linewidth=0.8, linestyle=":")
     axes.set_xscale("log")
-    budgets = sorted({row.epsilon for rows in found.values() for row in rows})
-    axes.set_xticks(budgets, [f"{each:g}" for each in budgets])
+    axes.set_xticks(list(NAMES), [f"{people:,}" for people in NAMES])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set(xlabel="ε (user level, add-or-remove-one, readers of the models), log scale",
-             ylabel=f"{metric} kept of the reference without privacy")  # fmt: skip
-    axes.legend(loc="lower right")
+    axes.set(xlabel="people (log scale); ε about users, readers of the models",
+             ylabel="test NDCG@10 kept of the same training without privacy")  # fmt: skip
+    axes.legend(loc="lower right", fontsize=9)
     axes.grid(alpha=0.25)
     figure.savefig(results / "population.png", dpi=144)
     figure.savefig(results / "population.svg", metadata={"Date": None})
