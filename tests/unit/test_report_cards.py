@@ -177,6 +177,8 @@ def test_ledger_heads_of_all_seeds_are_listed_and_are_no_difference():
     study = stating(lambda seed: tuple({**each, "ledger_head": heads[seed]} for each in said("poisson")))
 
     assert fact(cards(study)[0], "ledger heads") == f"{'a' * 12}… and {'b' * 12}…"
+    many = fact(cards(made_up())[0], "ledger heads")
+    assert many == "those of 5 seeds are in privacy.json"
     assert uneven(study) == ()
 
 

@@ -12,6 +12,7 @@ from fedrec.study.findings import Findings, Point
 from fedrec.study.reports.document import Card
 from fedrec.study.reports.numbers import either, quoted
 
+_FEW = 3  # ledger heads that are listed
 _SHOWN = 12  # characters of a ledger's head: enough to compare it with the file
 _BASELINES = (
     "Nothing is promised about these arms. They are measured for comparison, without noise and without a ledger; those "
@@ -152,7 +153,7 @@ def _facts(told: Row) -> Iterator[tuple[str, Callable[[Sequence[Said]], str]]]:
     yield "rounds", _each(lambda told: ", ".join(f"{one['purpose']} {one['rounds']}" for one in told["plan"]["phases"]))
     yield "most rounds of one client", _each(lambda told: str(told.get("k_max") or ""))
     yield "noise", _each(lambda told: f"{told['noise']['kind']}; {told['noise']['rng']}")
-    yield "ledger heads", lambda group: either((_head(said) for said in group), "and")
+    yield "ledger heads", _heads
 
 
 def _each(tell: Callable[[Row], str]) -> Callable[[Sequence[Said]], str]:
@@ -217,6 +218,13 @@ def _opinion(accountants: Sequence[Row]) -> str:
         f"{said['name']} {said['version']} (interval {said['interval']:g}): ε = {said['epsilon']:.4g}"
         for said in accountants
     )
+
+
+def _heads(group: Sequence[Said]) -> str:
+    """A few can be compared by eye; many are for a program."""
+    if len(group) > _FEW:
+        return f"those of {len(group)} seeds are in privacy.json"
+    return either((_head(said) for said in group), "and")
 
 
 def _head(said: Said) -> str:
