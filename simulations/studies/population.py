@@ -103,7 +103,7 @@ def picture(found: list[Kept], results: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter, PercentFormatter
 
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
     axes = figure.subplots()
     for at, ((arm, epsilon), (colour, marker, line)) in enumerate(STYLES.items()):
         rows = [row for row in found if (row.arm, row.epsilon) == (arm, epsilon)]
@@ -118,10 +118,10 @@ def picture(found: list[Kept], results: Path) -> None:
     axes.set_xscale("log")
     axes.set_xticks(list(NAMES), [f"{people:,}" for people in NAMES])
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set(xlabel="people (log scale); ε about users, readers of the models",
-             ylabel="test NDCG@10 kept of the same training without privacy")  # fmt: skip
-    axes.legend(loc="lower right", fontsize=9)
+             ylabel="NDCG@10 kept of training without privacy")  # fmt: skip
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     axes.grid(alpha=0.25)
     figure.savefig(results / "population.png", dpi=144)
     figure.savefig(results / "population.svg", metadata={"Date": None})
