@@ -1,5 +1,6 @@
 """`--engine ray`: two machines train the model of one, and a run outlives its workers. Both machines are this one."""
 
+import functools
 import gc
 import importlib.util
 import json
@@ -141,7 +142,10 @@ def test_ctrl_c_ends_the_run_at_once_and_it_can_be_resumed(machines, tmp_path, c
     path = tmp_path / "run"
     flags = [*tiny(federation__rounds=40, evaluation__every=0), "--mode", "none", "--engine", "ray", "--nodes", "1"]
     command = [sys.executable, "-m", "fedrec", "simulate", *flags, "--address", machines.address, "--out", path]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    # Whatever a background script had its processes ignore, this one heeds.
+    heeding = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, preexec_fn=heeding) as run:
         deadline = time.monotonic() + 90
         while not (path / "checkpoint.safetensors").exists():
             assert run.poll() is None and time.monotonic() < deadline

@@ -286,6 +286,11 @@ def test_a_process_that_dies_costs_its_cell_and_no_other(tmp_path, monkeypatch):
     assert "died, alone" in told["deadly"] and told["slow"] == told["fine"] == ""
 
 
+def heeding():
+    """A process started in the background of a script ignores Ctrl-C, and so does what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
 def test_no_process_outlives_a_sweep_that_is_stopped(tmp_path, how, code):
     """Killed, or by Ctrl-C, which a terminal sends to all processes of a command."""
@@ -302,7 +307,8 @@ def test_no_process_outlives_a_sweep_that_is_stopped(tmp_path, how, code):
         "2",
     ]
     with (tmp_path / "said").open("w") as said:
-        sweep = subprocess.Popen(list(map(str, command)), stdout=said, stderr=said, start_new_session=True)
+        sweep = subprocess.Popen(list(map(str, command)), stdout=said, stderr=said, start_new_session=True,
+                                 preexec_fn=heeding)  # fmt: skip
         try:
             workers = []
             for _ in range(600):  # until both work
