@@ -129,11 +129,12 @@ class Simulation:
 
     def finish(self, told: Callable[[str], None]) -> Results:
         """Measure the trained model and its baselines on the test items, and write what a reader needs."""
-        own = Arm(FEDERATED, lambda: Contestant(self._trained()[0]))
+        scorer, shared = self._trained()
+        own = Arm(FEDERATED, lambda: Contestant(scorer))
         measured = self._measure([own, *arms(self.fleet)], told)
         claims = statements(self.task.privacy, ledger_head=self._ledger_head(), simulated=True)
         results = Results(self.run, measured.figures, measured.whole, claims)
-        self._write(results)
+        self._write(results, shared)
         self._record(measured)
         return results
 
@@ -227,8 +228,8 @@ class Simulation:
         self.run.tell(row)
         return row
 
-    def _write(self, results: Results) -> None:
-        run, (_, shared) = self.run, self._trained()
+    def _write(self, results: Results, shared: NDArray[np.float32]) -> None:
+        run = self.run
         write_curve(run, results.evaluations, run.path / "curve.png")
         run.write("statement.json", json.dumps([json.loads(claim.json()) for claim in results.statements], indent=2))
         run.write("statement.txt", "\n\n".join(claim.text() for claim in results.statements) + "\n")

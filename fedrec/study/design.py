@@ -20,6 +20,7 @@ from fedrec.presets import private
 from fedrec.privacy.terms import Mode
 from fedrec.settings import Section, checked, read_text
 from fedrec.spec import Plan
+from fedrec.study.metrics import ACCURACY, LISTS
 
 BASELINES = {
     "random": "random",
@@ -38,9 +39,7 @@ RECIPES = {
     "from-scratch": "from scratch",
 }
 _CURVES = ("ndcg", "hr")
-_ACCURACY = (*_CURVES, "recall", "precision", "f1", "mrr")
 _PINNED = ("minilm", "tiny", "hash")  # encoders that are one and the same everywhere
-_LISTS = ("coverage", "gini", "diversity", "novelty", "popularity", "miscalibration")
 _SHARED = ("name", "seed", "clients", "data", "split", "evaluation")
 
 
@@ -176,7 +175,7 @@ class Study(Section):
     @property
     def _figures(self) -> list[str]:
         """What a study may be about. Of trials, only a curve over validation items is kept."""
-        names = _CURVES if any(arm.grid for arm in self.arms) else _ACCURACY
+        names = _CURVES if any(arm.grid for arm in self.arms) else ACCURACY
         return [f"{name}@{self.plan.evaluation.k}" for name in names]
 
     @classmethod
@@ -212,7 +211,7 @@ class Study(Section):
     @property
     def figures(self) -> tuple[str, ...]:
         """Metrics that its cells will have; those of accuracy against sampled negatives as well."""
-        return tuple(f"{name}@{self.plan.evaluation.k}" for name in (*_ACCURACY, *_LISTS))
+        return tuple(f"{name}@{self.plan.evaluation.k}" for name in (*ACCURACY, *LISTS))
 
     @property
     def points(self) -> Iterator[tuple[ArmSpec, float | None]]:

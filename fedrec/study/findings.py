@@ -138,6 +138,12 @@ class Findings:
         return there[0] if len(there) == 1 else max(able, key=self.validation, default=None)
 
     @cached_property
+    def leaders(self) -> tuple[Point, ...]:
+        """What leads at each budget, rising, where validation items can tell."""
+        named = (self.leading(epsilon) for epsilon in self.budgets)
+        return tuple(point for point in named if point is not None)
+
+    @cached_property
     def budgets(self) -> tuple[float, ...]:
         """Every ε asked for, rising."""
         return tuple(sorted({point.epsilon for point in self.points if point.epsilon is not None}))

@@ -18,6 +18,8 @@ from fedrec.randomness import stream
 
 NO_RANK = -1  # fills a top-k list that has fewer than k candidates
 MIXED_IN = 0.01  # of the wanted tags, in what was shown: else one missing tag is infinitely far
+ACCURACY = ("ndcg", "hr", "recall", "precision", "f1", "mrr")  # by client, against what it should have been shown
+LISTS = ("coverage", "gini", "diversity", "novelty", "popularity", "miscalibration")  # of lists, right or wrong
 _CELLS = 1 << 24  # most (target, item) comparisons held in memory at once
 
 Floats = NDArray[np.float64]

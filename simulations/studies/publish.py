@@ -8,7 +8,6 @@ studies are there, and puts the headline table into the README. Nothing is typed
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from population import NAMES, draw
+from population import NAMES, draw, read
 
 HERE = Path(os.path.relpath(Path(__file__).parent))
 RESULTS = HERE / "results"
@@ -56,12 +55,6 @@ def publish(report: Path, place: Path) -> None:
     for name in KEPT:
         copy = shutil.copytree if (report / name).is_dir() else shutil.copy
         copy(report / name, place / name)
-
-
-def read(place: Path) -> dict[str, Any]:
-    """The summary of a published study."""
-    summary: dict[str, Any] = json.loads((place / "summary.json").read_text(encoding="utf-8"))
-    return summary
 
 
 def headline(summary: dict[str, Any]) -> list[str]:

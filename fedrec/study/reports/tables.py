@@ -12,13 +12,13 @@ import pandas as pd
 from fedrec.study.cells import Cell, Cost
 from fedrec.study.findings import GROUPS, Findings, Point, Who
 from fedrec.study.inference import Contrast, holm
+from fedrec.study.metrics import ACCURACY
 from fedrec.study.reports.captions import EQUALS, SMALLEST
 from fedrec.study.reports.document import Line, Table, Tone
 from fedrec.study.reports.numbers import DASH, amount, around, at, count, extent, few, mean, moved, number, p_value
 from fedrec.study.reports.protocol import meaning
 from fedrec.study.reports.verdict import compared
 
-ACCURACY = ("ndcg", "hr", "recall", "precision", "f1", "mrr")
 _COST = (
     "Means over seeds. Down, up and device seconds are of one participation of one device, moved in all of all its "
     "participations. Device seconds are of one core of the machine that measured them, wall seconds are that machine's "
@@ -218,10 +218,7 @@ def _whole(findings: Findings, point: Point, name: str) -> float:
 
 
 def _leaders(findings: Findings) -> tuple[Point, ...]:
-    if not compared(findings):
-        return ()
-    named = (findings.leading(epsilon) for epsilon in findings.budgets)
-    return tuple(point for point in named if point is not None)
+    return findings.leaders if compared(findings) else ()
 
 
 def _groups(findings: Findings) -> Iterator[tuple[str, Who]]:

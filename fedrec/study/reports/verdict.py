@@ -66,13 +66,6 @@ def kept(findings: Findings, point: Point) -> float:
     return findings.estimate(point, findings.metric).mean / whole if whole > 0 else math.nan
 
 
-def _leaders(findings: Findings) -> Iterator[tuple[float, Point]]:
-    for epsilon in findings.budgets:
-        point = findings.leading(epsilon)
-        if point is not None:
-            yield epsilon, point
-
-
 def _budgets(findings: Findings) -> Iterator[Line]:
     if not findings.budgets:
         yield Line(Tone.PLAIN, "No arm of this study has a privacy budget: nothing is said here about its price.")
@@ -141,21 +134,21 @@ def _promise(findings: Findings, point: Point) -> str:
 
 def _enough(findings: Findings) -> Iterator[Line]:
     """The smallest ε at which the arm that was named keeps enough, how sure that is, and larger ones where it fails."""
-    shares = [(epsilon, point, kept(findings, point)) for epsilon, point in _leaders(findings)]
-    known = [each for each in shares if not math.isnan(each[2])]
+    shares = [(point, kept(findings, point)) for point in findings.leaders]
+    known = [each for each in shares if not math.isnan(each[1])]
     if not known:
         return
     whole = f"{percent(ENOUGH)} of the test {findings.metric} without privacy"
-    first = next(((epsilon, point) for epsilon, point, share in known if share >= ENOUGH), None)
+    first = next((each for each in known if each[1] >= ENOUGH), None)
     if first is None:
         yield Line(Tone.WARN, f"At no ε that was tried does the arm named below keep {whole}, by its mean.")
         return
-    later = [f"{epsilon:g}" for epsilon, _, share in known if epsilon > first[0] and share < ENOUGH]
+    later = [f"{point.epsilon:g}" for point, share in known[known.index(first) :] if share < ENOUGH]
     but = f" At ε = {either(later)} the arm named below keeps less." if later else ""
-    safe = next((epsilon for epsilon, point, _ in known if _surely_enough(findings, point)), None)
-    sure = "At no ε does a 95 % interval show it" if safe is None else f"A 95 % interval shows it at ε = {safe:g}"
+    safe = next((point for point, _ in known if _surely_enough(findings, point)), None)
+    sure = f"A 95 % interval shows it at ε = {safe.epsilon:g}" if safe else "At no ε does a 95 % interval show it"
     tone = Tone.GOOD if safe == first[0] else Tone.PLAIN
-    text = f"The smallest ε that keeps {whole}, by its mean, is {first[0]:g} (“{first[1].arm}”).{but} {sure}."
+    text = f"The smallest ε that keeps {whole}, by its mean, is {first[0].epsilon:g} (“{first[0].arm}”).{but} {sure}."
     yield Line(tone, text)
 
 
@@ -179,29 +172,28 @@ def _dear(findings: Findings) -> Iterator[Line]:
     popular = Point(POPULARITY)
     if popular not in findings.points:
         return
-    for epsilon, point in _leaders(findings):
+    for point in findings.leaders:
         contrast = findings.contrast(point, popular, findings.metric)
         if contrast.difference.low > 0:
             continue
         how = "is worse than" if contrast.difference.high < 0 else "cannot be told from"
         yield Line(
             Tone.BAD,
-            f"At ε = {epsilon:g} no gain over popularity is shown: on test items “{point.arm}” {how} popularity, which "
-            f"shows everybody the same items (difference in {findings.metric} {moved(contrast)}).",
+            f"At ε = {point.epsilon:g} no gain over popularity is shown: on test items “{point.arm}” {how} popularity, "
+            f"which shows everybody the same items (difference in {findings.metric} {moved(contrast)}).",
         )
 
 
 def _drowned(findings: Findings) -> Iterator[Line]:
     """Where the noise on a round's mean is expected to be longer than any update may be; arms that lead in red."""
-    leaders = set(_leaders(findings))
-    for epsilon, point in ((at.epsilon, at) for at in findings.points if at.epsilon is not None):
+    for point in (at for at in findings.points if at.epsilon is not None):
         loud = {purpose: ratio for purpose, ratio in _noise(findings, point).items() if ratio > 1}
         if loud:
             longer = ", ".join(f"{purpose} {few(ratio)} clip norms" for purpose, ratio in loud.items())
             yield Line(
-                Tone.BAD if (epsilon, point) in leaders else Tone.WARN,
-                f"At ε = {epsilon:g} noise outweighs the updates of “{point.arm}”: on a round's mean it is longer than "
-                f"the clip norm, which no update exceeds ({longer}).",
+                Tone.BAD if point in findings.leaders else Tone.WARN,
+                f"At ε = {point.epsilon:g} noise outweighs the updates of “{point.arm}”: on a round's mean it is longer "
+                f"than the clip norm, which no update exceeds ({longer}).",
             )
 
 
