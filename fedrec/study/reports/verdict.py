@@ -192,8 +192,8 @@ def _drowned(findings: Findings) -> Iterator[Line]:
             longer = ", ".join(f"{purpose} {few(ratio)} clip norms" for purpose, ratio in loud.items())
             yield Line(
                 Tone.BAD if point in findings.leaders else Tone.WARN,
-                f"At ε = {point.epsilon:g} noise outweighs the updates of “{point.arm}”: on a round's mean it is longer "
-                f"than the clip norm, which no update exceeds ({longer}).",
+                f"At ε = {point.epsilon:g} noise outweighs the updates of “{point.arm}”: on a round's mean it is "
+                f"longer than the clip norm, which no update exceeds ({longer}).",
             )
 
 
