@@ -1,6 +1,7 @@
 """One thread, and nothing written outside temporary folders."""
 
 import os
+import tempfile
 
 import pytest
 
@@ -17,3 +18,7 @@ torch.set_num_threads(1)
 def _home(tmp_path_factory):
     os.environ["FEDREC_HOME"] = str(tmp_path_factory.mktemp("home"))
     os.environ["FLWR_HOME"] = str(tmp_path_factory.mktemp("flwr"))
+    # A killed Ray leaves its address behind, and the next one waits for it. The name is short for Ray's sockets.
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as place:
+        os.environ["RAY_TMPDIR"] = place
+        yield
