@@ -7,14 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from fedrec.errors import require
+from fedrec.errors import PrivacyRefusal, require
+from fedrec.exchange.secagg import degree_for
 from fedrec.privacy.accounting import Search, calibrate
 from fedrec.privacy.adaptive import Adaptive
 from fedrec.privacy.inside import InteractionPromise, kept_inside
 from fedrec.privacy.interaction import Blocks, InteractionTerms
+from fedrec.privacy.masking import Masking, Neighbours, bits_for
 from fedrec.privacy.matrix import sensitivity
 from fedrec.privacy.noise import Level
-from fedrec.privacy.phase import Phase, Purpose, calibrated, check_mode, with_noise
+from fedrec.privacy.phase import Phase, Purpose, calibrated, check_mode, crowd, with_noise
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.sampling import Cyclic, Fixed, Poisson, Schedule
 from fedrec.privacy.terms import Budget, Mode
@@ -39,6 +41,9 @@ def protection(plan: Plan, sized: Sized = lambda noise: (1.0, 0)) -> PrivacyPlan
         fits, "an expected cohort is at most the population",
         remedy="Lower federation.cohort.", cohort=plan.federation.cohort, clients=plan.clients,
     )  # fmt: skip
+    if plan.shares.masked and not mode.shares_noise:
+        remedy = "Use user-distributed or layered, or set shares.masked = false."
+        raise PrivacyRefusal("P13", "masks hide vectors that carry noise shares", remedy=remedy, mode=str(mode))
     phases = noised(plan)
     promised = PrivacyPlan(
         mode=mode, population=plan.clients, phases=phases, budget=budget_of(plan), level=Level(plan.privacy.noise),
@@ -46,7 +51,9 @@ def protection(plan: Plan, sized: Sized = lambda noise: (1.0, 0)) -> PrivacyPlan
         least=survivors(plan, phases) if mode.shares_noise else 0,
         colluders=plan.shares.colluders if mode.shares_noise else 0,
     )  # fmt: skip
-    return _fitted(promised, *sized(statistics_noise(promised, fitted=False))) if plan.warm.enabled else promised
+    if plan.warm.enabled:
+        promised = _fitted(promised, *sized(statistics_noise(promised, fitted=False)))
+    return _masked(promised, 1 - plan.shares.survivors) if plan.shares.masked else promised
 
 
 def statistics_noise(plan: PrivacyPlan, *, fitted: bool = True) -> float:
@@ -84,6 +91,20 @@ def _fitted(plan: PrivacyPlan, clip: float, size: int) -> PrivacyPlan:
         inside = replace(inside, statistics=replace(first, clip=clip))
     warm = with_noise(replace(plan.phases[0], clip=norm), 1.0, plan.population)
     return replace(plan, phases=(warm, *plan.phases[1:]), interaction=inside)
+
+
+def _masked(plan: PrivacyPlan, dropouts: float) -> PrivacyPlan:
+    """The same promise behind masks, which can be lifted when this fraction of a cohort falls silent."""
+    sizes = [int(schedule.expected(plan.population)) for schedule in plan.schedules]
+    graphs = [degree_for(size, plan.colluders, dropouts) for size in sizes]
+    bits = max(
+        bits_for(plan.crossing(first, clip), crowd(phase.schedule, plan.population))
+        for first, phase in zip(plan.firsts, plan.phases, strict=True) for clip in phase.clips
+    )  # fmt: skip
+    masking = Masking(
+        bits=32 if bits <= 32 else 64, neighbours=tuple(Neighbours(graph.degree, graph.threshold) for graph in graphs)
+    )
+    return replace(plan, masking=masking)
 
 
 def budget_of(plan: Plan) -> Budget | None:

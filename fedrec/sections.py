@@ -34,11 +34,13 @@ class SharesSpec(Section):
     """Noise shares of `user-distributed` and `layered`.
 
     A share is sized so that the noise is whole when `survivors` of a cohort answer; below that nothing is released.
-    `colluders` more must answer, because the server may know the shares of so many.
+    `colluders` more must answer, because the server may know the shares of so many. `masked`: by secure aggregation
+    the server sees sums only, and no client's vector by itself.
     """
 
     survivors: float = Field(0.7, gt=0, le=1)
     colluders: int = Field(0, ge=0)
+    masked: bool = False
 
 
 class AdaptiveSpec(Section):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from fedrec.datasets.dataset import Dataset
-from fedrec.datasets.events import Reading, histories
+from fedrec.datasets.events import REASONS, Reading, histories
 from fedrec.datasets.files import (
     CSV,
     TSV,
@@ -20,11 +20,12 @@ from fedrec.datasets.files import (
     demand,
     frame_source,
     header,
+    json_lines,
     parquet,
     parquet_columns,
     text_source,
 )
-from fedrec.device.history import Kind
+from fedrec.device.history import History, Kind
 from fedrec.errors import DataError, SpecError, require
 from fedrec.model.catalogue import Catalogue
 from fedrec.model.catalogue_files import ItemColumns, catalogue_of, read_catalogue
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 EVENT_COLUMNS = ("user", "item", "time", "kind", "text", "rating", "weight")
 OPTIONS = (*EVENT_COLUMNS, "item_id", "item_text", "item_tags", "features", "rating_scale")
+_ONESELF = "\0oneself"  # a column that no file has
 UNMAPPED: Mapping[str, str] = {}
 
 
@@ -59,6 +61,27 @@ def from_frames(events: pd.DataFrame, items: pd.DataFrame, columns: Mapping[str,
     return Dataset("table", catalogue, *histories([arrow], reading, catalogue))
 
 
+def person(path: Path, catalogue: Catalogue, *, rating_scale: str = "1:5") -> History:
+    """One person's own events in `path` (CSV, TSV, JSON lines or Parquet), in time order.
+
+    Columns: `time`, and any of `kind item text rating weight`. All or nothing: one row that cannot be used is a
+    `DataError`.
+    """
+    names, events, source = _json_lines(path) if path.suffix == ".jsonl" else _open(path)
+    demand(["time"], names, source.name)
+    if "user" in names:
+        remedy = "Take one person's events, without the column."
+        raise DataError("a file of one person's events names nobody", remedy=remedy, file=source.name, column="user")
+    reading = _reading([*names, _ONESELF], {"user": _ONESELF, "rating_scale": rating_scale}, source)
+    own = (batch.append_column(_ONESELF, pa.array(["oneself"] * len(batch), pa.string())) for batch in events)
+    population, notes = histories(own, reading, catalogue)
+    wrong = [str(note) for note in notes.entries if note.reason in REASONS]
+    if wrong:
+        remedy = "Repair or remove these rows; nothing was stored."
+        raise DataError("every event of the file can be used", remedy=remedy, file=source.name, why=wrong)
+    return population[0]
+
+
 def _only_known(columns: Mapping[str, str]) -> None:
     unknown = sorted(set(columns) - set(OPTIONS))
     require(not unknown, f"a table's column options are {', '.join(OPTIONS)}", unknown=unknown)
@@ -73,6 +96,18 @@ def _open(path: Path) -> tuple[list[str], Iterable[pa.Table], Source]:
         case ".parquet":
             return parquet_columns(path), parquet(path), frame_source(path.name)
     raise SpecError("a table of events is a .csv, .tsv or .parquet file", path=str(path))
+
+
+def _json_lines(path: Path) -> tuple[list[str], Iterable[pa.Table], Source]:
+    """As text columns, which hold what JSON has under these names; the rows are the lines of the file."""
+    lines = list(json_lines(path))
+    names = [name for name in EVENT_COLUMNS if any(name in found for _, found in lines)]
+    table = pa.table({name: _written(found.get(name) for _, found in lines) for name in names})
+    return names, [table], Source(path.name, lambda records: [lines[record][0] for record in records])
+
+
+def _written(values: Iterable[object]) -> pa.Array:
+    return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
 def _arrow(frame: pd.DataFrame, name: str) -> pa.Table:

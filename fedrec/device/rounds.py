@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -10,11 +11,15 @@ from numpy.typing import NDArray
 
 from fedrec.device.examples import Examples, pieces
 from fedrec.device.history import History
+from fedrec.device.participation import Exit
 from fedrec.device.profile import Events, Tower
 from fedrec.device.statistics import statistics
 from fedrec.device.training import LocalTraining, Outcome
+from fedrec.errors import RunError
 from fedrec.privacy.interaction import Blocks, private_statistics
 from fedrec.privacy.noise import Level, noise_source
+from fedrec.randomness import stream
+from fedrec.rounds.aggregate import Turn
 from fedrec.spec import ProfileSpec
 from fedrec.task import Task
 
@@ -84,6 +89,31 @@ class DeviceRounds:
         if self.noisy:
             return self.noisy.round(shared, embedding, holding.examples(self.noisy.terms.blocks), rng)
         return self.open.round(shared, embedding, holding.events, rng)
+
+    def coins(self, client: int, number: int) -> Generator:
+        """What a device draws its examples and rivals from; never noise of a promise."""
+        return stream(self.task.plan.seed, "client", number, client)
+
+    def out(self, client: int, turn: Turn, shared: NDArray[np.float32], tower: Tower) -> Exit:
+        """A device's way out of a private round: its half of the crossing, with noise of its own if it adds any."""
+        privacy = self.task.privacy
+        if privacy is None:
+            raise RunError("a round without promises has no crossing")
+        crossing, width = privacy.crossing(turn.number, turn.clip), self.task.learner.width(turn.number)
+        replayed = None if privacy.private else stream(self.task.plan.seed, "share", turn.number, client)
+        noise = privacy.noise(replayed) if crossing.share else None
+
+        def idle() -> NDArray[np.floating[Any]]:
+            """The update of a device that holds nothing: noise alone, where training adds it."""
+            start = (shared, np.zeros(self.task.plan.model.dim, np.float32))
+            nothing = Holding(History.of([]), self.task.plan.profile, tower)
+            rng = stream(self.task.plan.seed, "idle", turn.number, client)
+            return self.round(turn.number, start, nothing, rng).delta
+
+        return Exit(
+            cross=lambda update: crossing.send(update, noise), size=width, sent=(crossing.width(width), crossing.dtype),
+            idle=idle if privacy.interaction else None,
+        )  # fmt: skip
 
     def rivals(self, holding: Holding, rng: Generator) -> NDArray[np.int64]:
         """Catalogue rows with which one target competes in a step of training. For leak checks."""

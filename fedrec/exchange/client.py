@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from fedrec.errors import FedrecError, WireError
 from fedrec.exchange import wire
 from fedrec.exchange.flower import absence
+from fedrec.exchange.masks import REVEAL, STEPS, Disguise
+from fedrec.exchange.secagg import Delivery
 from fedrec.rounds.aggregate import Turn
 
 _LOG = logging.getLogger(__name__)
@@ -31,8 +34,15 @@ class Device(Protocol):
     def task(self) -> str:
         """Hash of what it was set up to train."""
 
+    @property
+    def disguise(self) -> Disguise | None:
+        """Its masks, the same object in every step of a round; None in a task without."""
+
     def take_part(self, turn: Turn, shared: NDArray[np.float32]) -> NDArray[Any] | None:
         """What it sends in the round whose turn it is; None if a simulation has it fall silent."""
+
+    def revealed(self, number: int) -> None:
+        """Its masks of round `number` may be lifted: it will not send for this round again."""
 
 
 class Shard(Protocol):
@@ -71,12 +81,25 @@ def client_app(open_device: Callable[[Context], Device]) -> ClientApp:
             request, turn = _asked(message, device.task)
             if request.clients is not None:
                 raise WireError("a device answers for itself alone")
+            if (request.said is None) is not (device.disguise is None):
+                raise WireError("an update leaves a device behind a mask where the plan says so, and only there")
             sent = device.take_part(turn, request.shared)
             if sent is None:
                 return absence(message)
-            return wire.update(message, wire.Header(device.task, turn.number), sent)
+            if device.disguise:
+                sent = device.disguise.mask(request.header, sent, wire.spoken(request.said, Delivery))
+            return wire.update(message, request.header.echo, sent)
 
+    for step in STEPS:
+        app.query(step)(partial(_step, step, open_device))
     return app
+
+
+def answering(device: Device) -> Callable[[Message], Message]:
+    """The app of one device, outside of any engine of Flower's."""
+    app = client_app(lambda context: device)
+    context = Context(run_id=0, node_id=0, node_config={}, state=RecordDict(), run_config={})
+    return lambda message: app(message, context)
 
 
 def shard_app(open_shard: Callable[[Context], Shard]) -> ClientApp:
@@ -97,16 +120,33 @@ def shard_app(open_shard: Callable[[Context], Shard]) -> ClientApp:
             if request.clients is None:
                 raise WireError("a shard is asked for some of its clients")
             said = shard.take_part(turn, request.shared, request.clients)
-            return wire.partial(message, wire.Header(shard.task, turn.number), said)
+            return wire.partial(message, request.header.echo, said)
 
     return app
 
 
+def _step(step: str, open_device: Callable[[Context], Device], message: Message, context: Context) -> Message:
+    """One step of a secure aggregation."""
+    with _discreet():
+        device, header = open_device(context), wire.read_header(message)
+        _same(header.task, device.task)
+        if device.disguise is None:
+            raise WireError("an update leaves a device behind a mask where the plan says so, and only there")
+        said = device.disguise.answer(step, header, message)
+        if step == REVEAL:
+            device.revealed(header.round)
+        return wire.tell(message, header.echo, said)
+
+
 def _asked(message: Message, task: str) -> tuple[wire.Request, Turn]:
     request = wire.read_train(message)
-    if request.header.task != task:
-        raise WireError("server and device were set up for one task", remedy="Start both from one run folder.")
+    _same(request.header.task, task)
     return request, Turn(request.header.round, request.header.clip or None)
+
+
+def _same(asked: str, task: str) -> None:
+    if asked != task:
+        raise WireError("server and device were set up for one task", remedy="Start both from one run folder.")
 
 
 @contextmanager

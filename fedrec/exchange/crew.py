@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from flwr.app import ArrayRecord, Message
@@ -30,14 +31,24 @@ class Round:
     width: int
 
 
+Seats = Callable[[], Mapping[int, int]]  # the nodes of all enrolled clients
+
+
 class Crew(Protocol):
     """The nodes of a grid, by the clients that they answer for."""
+
+    sums: ClassVar[bool]  # whether all that it shows of honest clients is their sum
 
     def join(self, grid: Grid, clients: int, *, task: str, patience: float, timeout: float) -> None:
         """Wait for nodes that answer for `clients` clients, each for its own; `WireError` if they do not come."""
 
-    def requests(self, cohort: NDArray[np.int64], header: wire.Header, shared: ArrayRecord) -> list[Message]:
-        """What to ask of whom, so that every client of the cohort is asked once."""
+    def requests(
+        self, grid: Grid, cohort: NDArray[np.int64], header: wire.Header, shared: ArrayRecord
+    ) -> list[Message]:
+        """What to ask of whom for updates, so that every client of the cohort is asked once.
+
+        What has to be agreed with clients before they can answer is agreed over `grid`.
+        """
 
     def total(self, replies: Iterable[Message], ended: Round) -> tuple[Summed, Tally]:
         """The sum of what may be added, and what became of everyone who was asked."""
@@ -47,11 +58,19 @@ class Crew(Protocol):
 
 
 class Devices:
-    """A node for each client. Every update is judged here, by the server."""
+    """A node for each client. Every update is judged here, by the server.
 
-    def __init__(self) -> None:
-        self._roster: tuple[int, ...] = ()
+    `seats` names the nodes of the clients that are enrolled by now, as a deployment knows them; without it every node
+    is asked once which client it is. Training begins when `begin` of all clients are there, or all.
+    """
+
+    sums: ClassVar[bool] = False
+
+    def __init__(self, seats: Seats | None = None, *, begin: float = 1.0) -> None:
+        self.seats, self.begin = seats, begin
+        self._roster: Mapping[int, int] = {}
         self._asked: dict[int, int] = {}
+        self._cohort = 0
 
     def join(self, grid: Grid, clients: int, *, task: str, patience: float, timeout: float) -> None:
         """Wait for `clients` nodes and learn which client each one is.
@@ -59,6 +78,9 @@ class Devices:
         Cohorts are drawn over client numbers, not over Flower's random node ids: that is what makes
         one seed mean one run on every engine.
         """
+        if self.seats:
+            _gather(grid, self.seats, math.ceil(self.begin * clients), patience)
+            return
         seats = _seats(grid, clients, task=task, patience=patience, timeout=timeout)
         if any(header.hosts != 1 for header in seats.values()):
             raise WireError("a device answers for itself alone", remedy="Start the clients as devices, not as shards.")
@@ -66,31 +88,48 @@ class Devices:
         missing = sorted(set(range(clients)) - set(placed))
         if missing or len(placed) < len(seats):
             raise WireError("every client of the plan is on one node", missing=missing[:5], nodes=len(seats))
-        self._roster = tuple(placed[client] for client in range(clients))
+        self._roster = placed
 
-    def requests(self, cohort: NDArray[np.int64], header: wire.Header, shared: ArrayRecord) -> list[Message]:
-        """One message for each client."""
-        self._asked = {self._roster[client]: int(client) for client in cohort}
-        return [wire.train(node, header, shared) for node in self._asked]
+    def requests(
+        self, grid: Grid, cohort: NDArray[np.int64], header: wire.Header, shared: ArrayRecord
+    ) -> list[Message]:
+        """One message for each client that has a node by now."""
+        return [wire.train(node, header, shared) for node in self.placed(cohort)]
+
+    def placed(self, cohort: NDArray[np.int64]) -> dict[int, int]:
+        """The clients of a cohort by their nodes: whoever answers for them now."""
+        roster = self.seats() if self.seats else self._roster
+        self._cohort = len(cohort)
+        self._asked = {roster[client]: client for client in cohort.tolist() if client in roster}
+        return self._asked
 
     def total(self, replies: Iterable[Message], ended: Round) -> tuple[Summed, Tally]:
         """Acceptable updates, added in the order of client numbers: floating-point sums depend on it."""
-        tally, accepted = Tally(asked=len(self._asked)), dict[int, Vector]()
-        for reply in replies:
-            client = self._asked.get(reply.metadata.src_node_id)
-            reason = "not asked" if client is None else "duplicate" if client in accepted else None
-            try:
-                update = wire.read_update(reply, ended.header)
-                reason = reason or ended.filter.reason(update)
-            except WireError as error:
-                reason = error.rule
-            if reason is None and client is not None:
-                accepted[client] = update
-            else:
-                tally.refused[reason or "not asked"] += 1
-        tally.accepted = len(accepted)
+        accepted, tally = self.judged(replies, ended)
         updates = (accepted[client] for client in sorted(accepted))
         return ended.rounds.sum(ended.turn, updates, ended.width), tally
+
+    def judged(self, replies: Iterable[Message], ended: Round) -> tuple[dict[int, Vector], Tally]:
+        """What may be added, by client, and what became of everyone who was asked."""
+        tally, accepted = Tally(asked=self._cohort), dict[int, Vector]()
+        for reply in replies:
+            client = self._asked.get(reply.metadata.src_node_id)
+            if client is None or client in accepted:
+                tally.refused["not asked" if client is None else "duplicate"] += 1
+                continue
+            try:
+                update = wire.read_update(reply, ended.header)
+                reason = ended.filter.reason(update)
+            except WireError as error:
+                reason = error.rule
+            if reason:
+                tally.refused[reason] += 1
+            else:
+                accepted[client] = update
+        tally.accepted = len(accepted)
+        if nowhere := self._cohort - len(self._asked):
+            tally.refused[wire.NO_REPLY] += nowhere
+        return accepted, tally
 
     def suffices(self, tally: Tally, quorum: float) -> bool:
         """So many of those asked, at least, were accepted."""
@@ -100,9 +139,11 @@ class Devices:
 class Shards:
     """`nodes` nodes of a simulation, each with a slice of the clients. Updates are clipped, judged and added there.
 
-    A server learns of a shard's clients by their sum and their number. Nothing proves that a node added up only what
-    honest clients send, so real devices are never asked this way.
+    A server learns of a shard's clients by their sum and their number, which is what masks would leave of them. Nothing
+    proves that a node added up only what honest clients send, so real devices are never asked this way.
     """
+
+    sums: ClassVar[bool] = True
 
     def __init__(self, nodes: int) -> None:
         self.nodes = nodes
@@ -120,7 +161,9 @@ class Shards:
             raise WireError("shards cut the clients of the plan into slices", nodes=len(placed), clients=clients)
         self._firsts, self._roster = ends[:-1], tuple(node for _, _, node in placed)
 
-    def requests(self, cohort: NDArray[np.int64], header: wire.Header, shared: ArrayRecord) -> list[Message]:
+    def requests(
+        self, grid: Grid, cohort: NDArray[np.int64], header: wire.Header, shared: ArrayRecord
+    ) -> list[Message]:
         """One message for each shard with a client in the cohort."""
         shards = np.searchsorted(self._firsts, cohort, side="right") - 1
         asked = {self._roster[shard]: cohort[shards == shard] for shard in np.unique(shards)}
@@ -162,6 +205,16 @@ def _seats(grid: Grid, count: int, *, task: str, patience: float, timeout: float
         remedy = "Start server and devices from one run folder."
         raise WireError("server and devices were set up for one task", remedy=remedy)
     return headers
+
+
+def _gather(grid: Grid, seats: Seats, count: int, patience: float) -> None:
+    """Wait until `count` enrolled clients are online. Raises `WireError` after `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while (online := len(set(seats().values()) & set(grid.get_node_ids()))) < count:
+        if time.monotonic() > deadline:
+            remedy = "Enrol more devices, start those that are enrolled, or lower `begin` in server.toml."
+            raise WireError("training begins when enough devices are online", remedy=remedy, online=online, of=count)
+        time.sleep(0.2)
 
 
 def _wait(grid: Grid, count: int, patience: float) -> Sequence[int]:

@@ -12,7 +12,10 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedrec.exchange import wire
-from fedrec.exchange.crew import Crew
+from fedrec.exchange.crew import Crew, Devices, Seats
+from fedrec.exchange.masked import Masked
+from fedrec.exchange.masks import Trusting
+from fedrec.exchange.secagg import Witness
 from fedrec.exchange.strategy import FederatedTraining, Observer
 from fedrec.files import home
 from fedrec.privacy.conduct import Conduct
@@ -27,10 +30,10 @@ def serve(
 ) -> NDArray[np.float32]:
     """Train `task` over `grid`, going on from the checkpoint in `folder`; the final shared vector.
 
-    `crew` is who answers for whom: every device for itself, unless shards of a simulation do.
+    `crew` is who answers for whom: every device for itself, behind masks if the plan has them, unless it is given.
     """
-    spec = task.plan.federation
-    with _rounds(task, folder) as rounds:
+    spec, crew = task.plan.federation, crew or devices(task, folder)
+    with _rounds(task, folder, sums=crew.sums) as rounds:
         strategy = FederatedTraining(spec, rounds, task.learner, task=task.hash, folder=folder, crew=crew)
         strategy.observers.extend(observers)
         strategy.join(grid, task.plan.clients)
@@ -38,8 +41,21 @@ def serve(
     return np.asarray(wire.vector(result.arrays), np.float32)
 
 
+def devices(
+    task: Task, folder: Path, seats: Seats | None = None, *, begin: float = 1.0, witness: Witness | None = None
+) -> Devices:
+    """Devices that answer for themselves, behind masks if the plan has them; `seats` and `begin` as in `Devices`.
+
+    Without a `witness` who knows them, they are taken for whom they say they are, as in a simulation.
+    """
+    if task.privacy and task.privacy.masking:
+        patience = task.plan.federation.timeout
+        return Masked(task, folder / "secagg", witness or Trusting(), seats, begin=begin, patience=patience)
+    return Devices(seats, begin=begin)
+
+
 @contextmanager
-def _rounds(task: Task, folder: Path) -> Iterator[Rounds]:
+def _rounds(task: Task, folder: Path, *, sums: bool) -> Iterator[Rounds]:
     seed, privacy = task.plan.seed, task.privacy
     if privacy is None:
         yield OpenRounds(seed, task.plan.federation.cohort, everybody=task.plan.clients if task.warm else 0)
@@ -48,7 +64,7 @@ def _rounds(task: Task, folder: Path) -> Iterator[Rounds]:
     with Ledger(folder / "ledger.jsonl", privacy) as ledger:
         conduct = Conduct(schedules=privacy.schedules, minimum=privacy.required)
         memory = NoiseMemory(folder / "noise", _key(folder))
-        yield PrivateRounds(privacy, ledger, seed, conduct, memory=memory)
+        yield PrivateRounds(privacy, ledger, seed, conduct, memory=memory, sums=sums)
         memory.shred()  # the run has come to its end, a crash would not have come here
 
 

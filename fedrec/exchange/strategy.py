@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Progress:
 
 Observer = Callable[[Progress], None]
 
-_ATTEMPTS = 3  # at a round whose shares of noise did not arrive
+_ATTEMPTS = 3  # at a round whose shares of noise did not arrive, and rounds in a row that may be given up
 _LOG = logging.getLogger(__name__)
 
 
@@ -69,6 +70,8 @@ class FederatedTraining(Strategy):
         self._filter = Filter(0, np.dtype(np.float32), lambda vector: True)
         self._at = Checkpoint(0, task, "", Optimum.start(np.zeros(0, np.float32)))
         self._tally = Tally()
+        self._header = wire.Header(task)
+        self._after = 0
 
     def start(  # noqa: PLR0913  (Flower's signature)
         self,
@@ -87,13 +90,24 @@ class FederatedTraining(Strategy):
         self._open(initial_arrays)
         if self._at.round:
             self._tell(None)
-        result, config = Result(), train_config or ConfigRecord()
+        result, config, lost = Result(), train_config or ConfigRecord(), 0
         result.arrays = wire.arrays(self._at.optimum.shared)
-        for number in range(self._at.round + 1, (num_rounds or self.learner.rounds) + 1):
-            if not self.rounds.affords(number):
-                break  # a crash cost a charge: the run ends early rather than over budget
+        last = num_rounds or self.learner.rounds
+        for number in range(self._after + 1, last + 1):
+            if not self.rounds.affords(number):  # a crash cost its charge
+                if self._may_lose(number):
+                    continue
+                break  # the run ends early rather than over budget
             began = time.monotonic()
-            result.arrays = self._round(number, result.arrays, config, grid, timeout)
+            try:
+                result.arrays = self._round(number, result.arrays, config, grid, timeout)
+            except PrivacyRefusal as refusal:
+                lost += 1
+                if refusal.code != "P06" or lost == _ATTEMPTS or number == last or not self._may_lose(number):
+                    raise
+                _LOG.warning("round %d is given up, nothing of it was released: %s", number, refusal)
+                continue
+            lost = 0
             self._tell(time.monotonic() - began)
             metrics = evaluate_fn(number, result.arrays) if evaluate_fn else None
             if metrics is not None:
@@ -107,15 +121,18 @@ class FederatedTraining(Strategy):
         cohort = self.rounds.cohort(server_round, self._clients)
         turn = Turn(server_round, self._at.clip)
         self._filter = self.rounds.filter(turn, self.learner.width(server_round))
-        header = wire.Header(self.task, server_round, clip=turn.clip or 0.0)
-        return self.crew.requests(cohort, header, arrays)
+        model = wire.digest(self._at.optimum.shared)
+        self._header = wire.Header(
+            self.task, server_round, clip=turn.clip or 0.0, nonce=secrets.token_hex(8), model=model
+        )  # fmt: skip
+        return self.crew.requests(grid, cohort, self._header, arrays)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Filter, sum, release, step, checkpoint: in this order, so that a crash never releases twice."""
         turn, width = Turn(server_round, self._at.clip), self.learner.width(server_round)
-        ended = Round(turn, wire.Header(self.task, server_round), self._filter, self.rounds, width)
+        ended = Round(turn, self._header.echo, self._filter, self.rounds, width)
         summed, self._tally = self.crew.total(replies, ended)
         self._check_quorum(server_round)
         release = self.rounds.release(turn, summed, width)
@@ -158,13 +175,17 @@ class FederatedTraining(Strategy):
                 _LOG.warning("round %d is asked again: %s", number, refusal)
         raise AssertionError("the last attempt returns or raises")
 
+    def _may_lose(self, number: int) -> bool:
+        """Whether the run can go on without a round: not without its start."""
+        return self.rounds.skips(number) and not (self.learner.warm and number == 1)
+
     def _open(self, initial: ArrayRecord) -> None:
         saved = Checkpoint.load(self.path, self.task)
         first = np.asarray(wire.vector(initial), np.float32)
         self._at = saved or Checkpoint(0, self.task, "", Optimum.start(first))
         last = max(1, self._at.round)
         self._filter = self.rounds.filter(Turn(last), self.learner.width(last))
-        self.rounds.resume(self._at.round, self._at.digest)
+        self._after = self.rounds.resume(self._at.round, self._at.digest)
 
     def _check_quorum(self, number: int) -> None:
         # A private round goes on with whatever arrived: to stop for few replies would tell who replied.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,17 +15,27 @@ from safetensors.numpy import save
 
 from fedrec.files import write_atomic
 from fedrec.model.catalogue_files import write_catalogue
+from fedrec.model.pack_format import (
+    CARD,
+    CATALOGUE,
+    FILES,
+    FORMAT,
+    ITEMS,
+    KIND,
+    MANIFEST,
+    MODEL,
+    SIGNATURE,
+    STATEMENTS,
+    manifest_of,
+)
 from fedrec.privacy.statement import Statement
 from fedrec.task import Task
 
-FORMAT = 1
 
-_MANIFEST = "pack.json"
-_FILES = ("README.md", "catalogue.parquet", "items.safetensors", "model.safetensors", "privacy.json")
-
-
-def write_pack(folder: Path, task: Task, shared: NDArray[np.float32], claims: Sequence[Statement]) -> None:
-    """Write `model.safetensors`, `items.safetensors`, `catalogue.parquet`, `pack.json`, `privacy.json`, `README.md`.
+def write_pack(
+    folder: Path, task: Task, shared: NDArray[np.float32], claims: Sequence[Statement], *, round: int | None = None
+) -> None:
+    """Write an unsigned pack of `shared` as it is after `round` rounds; docs/packs.md has the files.
 
     Tensors have the names of the model's layout; `items.safetensors` holds what a device ranks with:
     `vectors` (item, dim) and `prior` (item,), and with what it places a free text: `centre` (width,)
@@ -32,47 +43,63 @@ def write_pack(folder: Path, task: Task, shared: NDArray[np.float32], claims: Se
     the releases that `privacy.json` states.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # An older pack loses its manifest first: a crash must not leave it beside newer tensors.
-    (folder / _MANIFEST).unlink(missing_ok=True)
+    _clear(folder)
     model = task.model
     with torch.no_grad():
         parameters = model.layout.views(torch.from_numpy(shared.copy()))
         items = {"vectors": model.item_vectors(parameters).numpy(), "prior": model.prior(parameters).numpy()}
         items |= {"centre": model.centre.numpy(), "projection": parameters.get("projection", model.axes).numpy()}
     named = {name: np.ascontiguousarray(value.numpy()) for name, value in parameters.items()}
-    about = _about(task)
-    write_atomic(folder / "model.safetensors", save(named, metadata={"task": task.hash}))
-    write_atomic(folder / "items.safetensors", save({n: np.ascontiguousarray(v) for n, v in items.items()}))
-    write_catalogue(task.catalogue, folder / "catalogue.parquet")
-    write_atomic(folder / "privacy.json", json.dumps([json.loads(c.json()) for c in claims], indent=2).encode())
-    write_atomic(folder / "README.md", _card(about, claims).encode())
+    about = _about(task) | {"round": round}
+    write_atomic(folder / MODEL, save(named, metadata={"task": task.hash}))
+    write_atomic(folder / ITEMS, save({n: np.ascontiguousarray(v) for n, v in items.items()}))
+    write_catalogue(task.catalogue, folder / CATALOGUE)
+    write_atomic(folder / STATEMENTS, json.dumps([json.loads(c.json()) for c in claims], indent=2).encode())
+    write_atomic(folder / CARD, _card(about, claims).encode())
     # The manifest comes last: a folder that has one is complete.
-    write_atomic(folder / _MANIFEST, json.dumps(about | {"files": _digests(folder)}, indent=2).encode())
+    write_atomic(folder / MANIFEST, manifest_of(about | {"files": _listed(folder)}))
 
 
-def _about(task: Task) -> dict[str, object]:
+def _clear(folder: Path) -> None:
+    # An older pack loses its manifest first: a crash must not leave it beside newer tensors.
+    (folder / MANIFEST).unlink(missing_ok=True)
+    (folder / SIGNATURE).unlink(missing_ok=True)
+    for name in (*FILES, MANIFEST):
+        for torn in folder.glob(f".{name}.*"):  # of a writer that was killed: no reader would take the pack
+            torn.unlink()
+
+
+def _about(task: Task) -> dict[str, Any]:
     spec, encoder = task.plan.model, task.model.adapter.encoder
     return {
+        "kind": KIND,
         "format": FORMAT,
+        "version": 0,
+        "round": None,
+        "published": "",
+        "signer": "",
         "task": task.hash,
         "plan": json.loads(task.plan.model_dump_json()),
         "catalogue": {"items": len(task.catalogue), "hash": task.catalogue.hash},
         "encoder": {"name": encoder.name, "hash": encoder.hash, "dim": encoder.dim},
         "ranking": {"dim": spec.dim, "decays": list(spec.decays), "parameters": task.model.layout.size},
+        "layout": task.model.layout.shapes,
     }
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in _FILES}
+def _listed(folder: Path) -> dict[str, dict[str, str | int]]:
+    contents = {name: (folder / name).read_bytes() for name in FILES}
+    return {name: {"sha256": hashlib.sha256(held).hexdigest(), "bytes": len(held)} for name, held in contents.items()}
 
 
-def _card(about: dict[str, object], claims: Sequence[Statement]) -> str:
+def _card(about: Mapping[str, Any], claims: Sequence[Statement]) -> str:
     shown = json.dumps({name: about[name] for name in ("catalogue", "encoder", "ranking")}, indent=2)
     promises = "\n\n".join(claim.text() for claim in claims)
     return f"""# A fedrec model pack
 
 A shared item model and ranking layer for text-based recommendation, trained over federated clients.
-`plan.toml` of the run is repeated in `pack.json`.
+`plan.toml` of the run is repeated in `pack.json`. A pack from a run on one machine is unsigned: its hashes tell damage
+and not who made it. One that a site published has the site's signature in `pack.sig`.
 
 ## What is inside
 

@@ -12,7 +12,8 @@ from flwr.serverapp import Grid
 from fedrec.device.policy import Policy, anything
 from fedrec.errors import RunError
 from fedrec.exchange.client import client_app, shard_app
-from fedrec.exchange.crew import Crew, Devices, Shards
+from fedrec.exchange.crew import Crew, Shards
+from fedrec.exchange.serve import devices
 from fedrec.population.accounts import Accounts
 from fedrec.population.grid import in_process
 from fedrec.population.shard import Shard
@@ -31,7 +32,7 @@ def opened(fleet: Fleet, folder: Path, speed: Speed) -> Iterator[tuple[Grid, Cre
     match speed.engine:
         case Engine.LOOP:
             app = client_app(lambda context: VirtualDevice(fleet, partition(context)))
-            yield in_process(app, len(fleet)), Devices()
+            yield in_process(app, len(fleet)), devices(fleet.task, folder)
         case Engine.STACKED if speed.processes > 1:
             from fedrec.population.nodes import in_processes
 

@@ -234,7 +234,7 @@ class Simulation:
         run.write("statement.json", json.dumps([json.loads(claim.json()) for claim in results.statements], indent=2))
         run.write("statement.txt", "\n\n".join(claim.text() for claim in results.statements) + "\n")
         run.write("table.md", table(results.evaluations))
-        write_pack(run.path / "pack", self.task, shared, results.statements)
+        write_pack(run.path / "pack", self.task, shared, results.statements, round=run.metrics()[-1]["round"])
 
     def _record(self, found: _Measured) -> None:
         """Everything that was measured. The results come last: a run that has them is finished."""

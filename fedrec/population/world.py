@@ -21,6 +21,7 @@ from fedrec.device.profile import Events
 from fedrec.device.rounds import DeviceRounds, Holding
 from fedrec.device.training import queries_at
 from fedrec.errors import DataError, RunError
+from fedrec.exchange.masks import Disguise, Enrolled, Trusting, Unsigned
 from fedrec.model.adapter import TowerInputs
 from fedrec.population.accounts import Accounts
 from fedrec.population.source import People
@@ -95,6 +96,7 @@ class Fleet:
         self.terms = accepted(task, policy)
         self._holdings: dict[tuple[int, int], Holding] = {}
         self._enrolled: set[int] = set()
+        self._disguises: dict[int, Disguise] = {}
         self._newest = 0
 
     def __len__(self) -> int:
@@ -121,15 +123,7 @@ class Fleet:
 
     def out(self, client: int, turn: Turn, shared: NDArray[np.float32]) -> Exit:
         """The device's way out of a private round: its half of the crossing, with noise of its own if it adds any."""
-        privacy = self.task.privacy
-        if privacy is None:
-            raise RunError("a round without promises has no crossing")
-        crossing, width = privacy.crossing(turn.number, turn.clip), self.task.learner.width(turn.number)
-        noise = privacy.noise(self._seeded(client, turn.number)) if crossing.share else None
-        return Exit(
-            cross=lambda update: crossing.send(update, noise), size=width, sent=(crossing.width(width), crossing.dtype),
-            idle=(lambda: self._idle(client, turn.number, shared)) if privacy.interaction else None,
-        )  # fmt: skip
+        return self.rounds.out(client, turn, shared, self.tower)
 
     def holding(self, client: int, cut: int) -> Holding:
         """The first `cut` events of a client, in the forms that training takes."""
@@ -187,9 +181,17 @@ class Fleet:
             del self._holdings[next(iter(self._holdings))]
         self._holdings[key] = Holding(history.before(key[1]), self.task.plan.profile, self.tower)
 
+    def disguise(self, client: int) -> Disguise | None:
+        """The masks of one client; nobody enrols virtual devices, so they take each other's word for who they are."""
+        if self.task.privacy is None or self.task.privacy.masking is None:
+            return None
+        if client not in self._disguises:
+            self._disguises[client] = Disguise(self.task, Enrolled(Unsigned(client), Trusting()))
+        return self._disguises[client]
+
     def coins(self, client: int, number: int) -> np.random.Generator:
         """What a device draws its examples and rivals from; never noise of a promise."""
-        return stream(self.task.plan.seed, "client", number, client)
+        return self.rounds.coins(client, number)
 
     def trained(self, client: int, number: int, shared: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
         """The update that a device makes in a round; its embedding is kept."""
@@ -198,12 +200,6 @@ class Fleet:
         outcome = self.rounds.round(number, start, holding, self.coins(client, number))
         self.states.keep(client, number, outcome.embedding)
         return outcome.delta
-
-    def _idle(self, client: int, number: int, shared: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
-        """The update of a device that holds nothing: noise alone, where training adds it."""
-        start = (shared, np.zeros(self.task.plan.model.dim, np.float32))
-        nothing = Holding(History.of([]), self.task.plan.profile, self.tower)
-        return self.rounds.round(number, start, nothing, stream(self.task.plan.seed, "idle", number, client)).delta
 
     def participation(self, client: int, number: int) -> Participation:
         """The device's part in the task, in its ledger; it takes its seat when it first comes."""
@@ -216,10 +212,6 @@ class Fleet:
             self.ledger.forget(self.terms.task, before=number)
             self._newest = number
         return Participation(ledger=self.ledger, device=str(client), task=self.terms.task)
-
-    def _seeded(self, client: int, number: int) -> np.random.Generator | None:
-        private = self.task.privacy is None or self.task.privacy.private
-        return None if private else stream(self.task.plan.seed, "share", number, client)
 
 
 def dataset_of(spec: DataSpec) -> Dataset:
@@ -266,6 +258,16 @@ class VirtualDevice:
     def task(self) -> str:
         """Hash of the task."""
         return self.fleet.task.hash
+
+    @property
+    def disguise(self) -> Disguise | None:
+        """Its masks, in a task that has them."""
+        return self.fleet.disguise(self.client)
+
+    def revealed(self, number: int) -> None:
+        """Never send for round `number` again."""
+        if self.fleet.ledger:
+            self.fleet.ledger.withhold(str(self.client), self.task, number)
 
     def take_part(self, turn: Turn, shared: NDArray[np.float32]) -> NDArray[Any] | None:
         """What this device sends in a round; None if it falls silent: then it neither trains nor spends."""

@@ -39,7 +39,7 @@ _SURROUNDINGS = {  # what the file is not to blame for
 
 
 class DeviceLedger(Closing):
-    """What the devices of one file have spent. Any number of processes; one thread for each instance.
+    """What the devices of one file have spent. Any number of processes; one thread at a time for each instance.
 
     `lifetime` is the most that each device gives to all its tasks together. A method returns when its entry is on
     disk. `fast` is for simulations: entries survive the death of the process but not a power cut, and a device is
@@ -55,7 +55,7 @@ class DeviceLedger(Closing):
             self._lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
             with suppress(FileExistsError):  # SQLite would let others read it
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
         try:
             self._open()
         except BaseException:
@@ -116,6 +116,13 @@ class DeviceLedger(Closing):
         """Drop the bytes of rounds that no server asks for any more; what was spent for them stays."""
         with self._transaction():
             self._db.execute("DELETE FROM payloads WHERE task = ? AND round < ?", (task, before))
+
+    def withhold(self, device: str, task: str, number: int) -> None:
+        """Never send for round `number` again: in two sums of different others the same bytes would show themselves."""
+        with self._transaction():
+            self._db.execute(
+                "DELETE FROM payloads WHERE device = ? AND task = ? AND round = ?", (device, task, number)
+            )  # fmt: skip
 
     @classmethod
     def read(cls, path: Path) -> Reading:

@@ -61,6 +61,11 @@ class Ledger(Closing):
         """The rounds that have been paid for, seen or not; one that a crash made us repeat is there twice."""
         return self._position.charged
 
+    @property
+    def opened(self) -> int:
+        """The last round that was reserved, released or not."""
+        return self._position.round
+
     def affords(self, number: int) -> bool:
         """Whether the plan covers a release in round `number` after all these charges."""
         return self.plan.affords(self.charged, number)

@@ -1,92 +1,84 @@
-"""The seam for secure aggregation: what it must promise, and where it goes. fedrec does not mask yet.
+"""What a secure aggregation must promise before a plan may claim it. `fedrec.exchange.secagg` does the work.
 
-A mask hides each vector from the server and leaves only the sum, modulo a public number. `Plain` is what runs until
-there is one: it hides nothing, and says so.
+Masks hide each vector from the server and leave only the sum, modulo a public power of two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, NamedTuple
 
 from fedrec.errors import PrivacyRefusal, require
 from fedrec.privacy.crossing import Crossing
 
 KEY_BITS = 128
 TAIL = 10.0  # standard deviations that one client's noise is granted; it exceeds them once in 10²³ coordinates
+_WIDEST = 64
 
 
-class Masks(Protocol):
-    """Two halves of one stage: the device's before sending, the server's after summing."""
+class Neighbours(NamedTuple):
+    """Among how many others a client shares out what lifts its masks, and how many of these can lift them together."""
 
-    sees: ClassVar[str]  # what the server sees of one client, in words for the statement
-
-    def mask(self, vector: NDArray[np.int64], number: int) -> NDArray[np.int64]:
-        """(dim,) what a device sends for its `vector` in round `number`."""
-        ...
-
-    def unmask(self, total: NDArray[np.int64], number: int, survivors: Collection[int]) -> NDArray[np.int64]:
-        """(dim,) the sum of the vectors of `survivors`, given the sum of what they sent."""
-        ...
-
-
-@dataclass(frozen=True)
-class Plain:
-    """No mask at all."""
-
-    sees: ClassVar[str] = "each client's vector by itself, with no more noise on it than that client added"
-
-    def mask(self, vector: NDArray[np.int64], number: int) -> NDArray[np.int64]:
-        """The vector itself."""
-        return vector
-
-    def unmask(self, total: NDArray[np.int64], number: int, survivors: Collection[int]) -> NDArray[np.int64]:
-        """The sum itself."""
-        return total
+    degree: int
+    threshold: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Masking:
-    """Public terms of a secure aggregation. `threshold`: how many clients together can lift a mask.
+    """Public terms of a secure aggregation. Sums are exact modulo 2^`bits`.
 
-    Refuses masks that can be guessed (P13): SecAgg+ in flwr up to 1.41 draws them from 28 bits of key.
+    `neighbours` are those of each phase; a degree of a cohort's size or more means everybody. Refuses masks that can be
+    guessed (P13): SecAgg+ in flwr up to 1.41 draws them from 28 bits of key.
     """
 
-    modulus: int
-    threshold: int
-    key_bits: int
+    bits: int
+    neighbours: tuple[Neighbours, ...]
+    key_bits: int = 256
 
     def __post_init__(self) -> None:
-        require(self.modulus >= 2, "a modulus is at least 2", modulus=self.modulus)
+        require(2 <= self.bits <= _WIDEST, "sums are modulo 4 to 2^64", bits=self.bits)
+        for degree, threshold in self.neighbours:
+            require(2 <= threshold <= degree < 2 * threshold, "most neighbours, and not one alone, can lift a mask",
+                    threshold=threshold, degree=degree)  # fmt: skip
         if self.key_bits < KEY_BITS:
             _refuse("masks come from keys of at least 128 bits", "Do not use flwr's SecAgg+.", key_bits=self.key_bits)
 
-    def public(self) -> dict[str, int]:
+    def public(self) -> dict[str, Any]:
         """Every field, for ledgers and hashes."""
-        return {"modulus": self.modulus, "threshold": self.threshold, "key_bits": self.key_bits}
+        return {"bits": self.bits, "neighbours": [list(some) for some in self.neighbours], "key_bits": self.key_bits}
 
     @classmethod
-    def of_public(cls, content: Mapping[str, int]) -> Masking:
+    def of_public(cls, content: Mapping[str, Any]) -> Masking:
         """The terms that wrote `content`."""
-        return cls(**content)
+        return cls(**{**content, "neighbours": tuple(Neighbours(*some) for some in content["neighbours"])})
 
-    def admit(self, crossing: Crossing, clients: float, colluders: int) -> None:
-        """Refuse colluders who can lift masks alone, and sums of `clients` vectors that may wrap around (P13)."""
-        if self.threshold <= colluders:
+    def admit(self, place: int, crossing: Crossing, clients: float, colluders: int) -> None:
+        """Refuse, in the phase at `place`, colluders who can lift masks alone, and sums that may wrap around (P13).
+
+        A sum is of `clients` vectors.
+        """
+        degree, threshold = self.neighbours[place]
+        if threshold <= colluders and degree >= clients - 1:  # among fewer neighbours it is a question of chance
             remedy = "Raise the threshold above the number of colluders."
-            _refuse("colluders cannot lift a mask", remedy, threshold=self.threshold, colluders=colluders)
+            _refuse("colluders cannot lift a mask", remedy, threshold=threshold, colluders=colluders)
         remedy = "Lower the threshold, or enlarge the cohort."
-        require(self.threshold <= clients, "a cohort can lift its masks", remedy=remedy,
-                threshold=self.threshold, clients=clients)  # fmt: skip
-        reach = clients * (max(crossing.radius, crossing.bit) + TAIL * crossing.share * crossing.radius)
-        if 2 * reach >= self.modulus:
+        require(threshold < clients, "a cohort can lift its masks", remedy=remedy,
+                threshold=threshold, clients=clients)  # fmt: skip
+        if (needed := bits_for(crossing, clients)) > self.bits:
             remedy = "Use a larger modulus, a coarser grid or a smaller cohort."
-            _refuse("a sum fits the modulus", remedy, reach=reach, modulus=self.modulus)
+            _refuse("a sum fits the modulus", remedy, bits=self.bits, needed=needed)
 
 
-def _refuse(rule: str, remedy: str, /, **got: object) -> None:
+def most(crossing: Crossing) -> int:
+    """The largest number, in grid steps, that an honest client sends: one that is larger, by chance, stays away."""
+    return int(max(crossing.radius, crossing.bit) + TAIL * crossing.share * crossing.radius)
+
+
+def bits_for(crossing: Crossing, clients: float) -> int:
+    """The least power of two modulo which no sum of so many honest vectors wraps around."""
+    return (2 * int(clients + 1) * most(crossing)).bit_length()
+
+
+def _refuse(rule: str, remedy: str, /, **got: Any) -> None:  # noqa: ANN401  (whatever is refused)
     raise PrivacyRefusal("P13", rule, remedy=remedy, **got)

@@ -65,11 +65,11 @@ class PrivacyPlan:
 
     def __post_init__(self) -> None:
         _check_parts(self)
-        for phase in self.phases:
+        for place, phase in enumerate(self.phases):
             check_mode(self.mode, phase)
             for crossing in (self._crossing(phase, clip) for clip in phase.clips):
                 if self.masking:
-                    self.masking.admit(crossing, crowd(phase.schedule, self.population), self.colluders)
+                    self.masking.admit(place, crossing, crowd(phase.schedule, self.population), self.colluders)
         if self.budget and self.epsilon > self.budget.epsilon:
             remedy = "Take the phases from `calibrated`."
             raise BudgetExceeded("P10", "a plan keeps its budget", remedy=remedy, costs=self.epsilon, of=self.budget)
@@ -101,9 +101,14 @@ class PrivacyPlan:
 
     def place(self, number: int) -> Place:
         """Where round `number`, counted from 1 over all phases, lies."""
-        for first, phase in zip(self.firsts, self.phases, strict=True):
+        at = self.phase_at(number)
+        return Place(self.phases[at], number - self.firsts[at])
+
+    def phase_at(self, number: int) -> int:
+        """The index of the phase in which round `number` lies."""
+        for at, (first, phase) in enumerate(zip(self.firsts, self.phases, strict=True)):
             if 0 <= number - first < phase.rounds:
-                return Place(phase, number - first)
+                return at
         raise RunError("a round is one of the plan's", remedy="Start a new plan.", round=number, rounds=self.rounds)
 
     def crossing(self, number: int, clip: float | None = None) -> Crossing:
@@ -293,6 +298,8 @@ def _check_parts(plan: PrivacyPlan) -> None:
         remedy = "Enlarge federation.cohort, or count on fewer survivors."
         raise PrivacyRefusal("P06", "a full cohort has all the shares that a round needs", remedy=remedy,
                              cohort=smallest, least=plan.least, colluders=plan.colluders)  # fmt: skip
+    require(plan.masking is None or len(plan.masking.neighbours) == len(plan.phases),
+            "masks have neighbours in each phase", phases=len(plan.phases))  # fmt: skip
     if plan.masking and not mode.shares_noise:
         remedy = "Use user-distributed or layered."
         raise PrivacyRefusal("P13", "masks hide vectors that carry noise shares", remedy=remedy, mode=str(mode))

@@ -16,7 +16,6 @@ from fedrec.privacy.adaptive import unclipped_fraction
 from fedrec.privacy.conduct import Conduct
 from fedrec.privacy.crossing import Summed
 from fedrec.privacy.ledger import Ledger
-from fedrec.privacy.masking import Masks, Plain
 from fedrec.privacy.noise import Source
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.sampling import Cyclic, Fixed
@@ -71,14 +70,17 @@ class Rounds(Protocol):
     def published(self, number: int, digest: str) -> None:
         """Note that the checkpoint which contains a release is on disk."""
 
-    def resume(self, number: int, digest: str) -> None:
-        """Continue after round `number`, whose release had the given digest."""
+    def resume(self, number: int, digest: str) -> int:
+        """The round to continue after, if the model is that of round `number`, whose release had the given digest."""
 
     def affords(self, number: int) -> bool:
         """Whether round `number` may be released."""
 
     def repeats(self, number: int) -> bool:
         """Whether round `number` may be asked again when it was not released: only where who comes is no secret."""
+
+    def skips(self, number: int) -> bool:
+        """Whether the rounds after `number` are what they are without it: where groups come in turn."""
 
     def spent(self) -> Guarantee | None:
         """What every charge so far costs, those that a crash lost included; None where nothing is promised."""
@@ -132,8 +134,9 @@ class OpenRounds:
     def published(self, number: int, digest: str) -> None:
         """Nothing to note."""
 
-    def resume(self, number: int, digest: str) -> None:
+    def resume(self, number: int, digest: str) -> int:
         """Nothing to repeat: cohorts are addressed by round."""
+        return number
 
     def affords(self, number: int) -> bool:
         """Always."""
@@ -141,6 +144,10 @@ class OpenRounds:
 
     def repeats(self, number: int) -> bool:
         """Never: without shares of noise a round is released, or ends the run."""
+        return False
+
+    def skips(self, number: int) -> bool:
+        """Never: a round that fails ends the run, which may be resumed."""
         return False
 
     def spent(self) -> None:
@@ -155,8 +162,8 @@ class PrivateRounds:
     """Rounds as a privacy plan says: its schedules, its noise, every release charged before it leaves memory.
 
     `seed` serves level `test` alone, whose runs are labelled non-private; `memory` is needed where noise is correlated.
-    Refuses a `conduct` that the plan does not cover (P02 to P05), a ledger of another plan, and a plan with masks where
-    nothing masks (P13).
+    `sums` says that whoever gathers the updates shows the server their sum alone. Refuses a `conduct` that the plan
+    does not cover (P02 to P05), a ledger of another plan, and a plan that claims masks where there are none (P13).
     """
 
     private: ClassVar[bool] = True  # level `test` promises nothing, but is run as if it did
@@ -166,15 +173,15 @@ class PrivateRounds:
     seed: int
     conduct: Conduct
     memory: NoiseMemory | None = None
-    masks: Masks = Plain()
+    sums: bool = False
 
     def __post_init__(self) -> None:
         self.plan.admit(self.conduct)
         if self.ledger.plan != self.plan:
             raise RunError("a round is charged to the plan that it follows", remedy="Open the ledger of this plan.")
-        if (self.plan.masking is None) != isinstance(self.masks, Plain):
-            remedy = "Give the masks that the plan names, or none to a plan without."
-            raise PrivacyRefusal("P13", "masks are on where a plan claims them, and only there", remedy=remedy)
+        if self.plan.masking and not self.sums:
+            remedy = "Gather the updates by secure aggregation, or set shares.masked = false."
+            raise PrivacyRefusal("P13", "masks are on where a plan claims them", remedy=remedy)
 
     def filter(self, turn: Turn, size: int) -> Filter:
         """Grid integers that an honest client can have sent."""
@@ -206,8 +213,7 @@ class PrivateRounds:
         crossing, adaptive = self.plan.crossing(turn.number, turn.clip), self.plan.place(turn.number).phase.adaptive
         noise = self._noise(turn.number) if crossing.rest else None
         with self._aborting(turn):
-            plain = Summed(self.masks.unmask(summed.total, turn.number, ()), summed.count)
-            released = crossing.release(plain, noise)
+            released = crossing.release(summed, noise)
         name = digest(released)
         self.ledger.charge(turn.number, name, crossing.clip)
         clip = None
@@ -220,12 +226,14 @@ class PrivateRounds:
         """Close the round in the ledger."""
         self.ledger.release(number, digest)
 
-    def resume(self, number: int, digest: str) -> None:
+    def resume(self, number: int, digest: str) -> int:
         """A charge whose release reached the checkpoint is released; one that was lost stays spent.
 
-        Refuses P16 a checkpoint that is not of the ledger's last release.
+        Rounds that were given up since are not asked again, except the last. Refuses P16 a checkpoint that is not of
+        the ledger's last release.
         """
         self.ledger.settle(number, digest)
+        return max(number, self.ledger.opened - 1)
 
     def affords(self, number: int) -> bool:
         """Whether the plan covers another release in this round."""
@@ -234,6 +242,10 @@ class PrivateRounds:
     def repeats(self, number: int) -> bool:
         """Where groups come in turn. To draw again until a cohort is large is not the sampling that is accounted."""
         return isinstance(self.plan.place(number).phase.schedule, Cyclic)
+
+    def skips(self, number: int) -> bool:
+        """Where groups come in turn, and noise does not follow from that of the rounds before."""
+        return self.repeats(number) and self.plan.place(number).phase.bands == 1
 
     def spent(self) -> Guarantee | None:
         """The ledger's ε in the terms of the plan's first promise; None at level `test`."""

@@ -12,7 +12,7 @@ from fedrec.errors import BudgetExceeded, PrivacyRefusal, RunError
 from fedrec.privacy.adaptive import Adaptive
 from fedrec.privacy.conduct import Conduct
 from fedrec.privacy.ledger import Ledger
-from fedrec.privacy.masking import Masking, Plain
+from fedrec.privacy.masking import Masking, Neighbours
 from fedrec.privacy.noise import Level
 from fedrec.privacy.sampling import Fixed, Poisson
 from fedrec.randomness import stream
@@ -408,28 +408,17 @@ def test_a_ledger_of_another_plan_is_refused(tmp_path):
         PrivateRounds(SECRET, ledger, 0, Conduct(schedules=SECRET.schedules))
 
 
-class Shifted:
-    """Masks of a kind that anybody can lift."""
-
-    def mask(self, vector, number):
-        return vector + number
-
-    def unmask(self, total, number, survivors):
-        return total - number * LEAST
+def test_p13_masks_are_on_where_a_plan_claims_them(tmp_path):
+    masked = replace(plan_of("shares"), masking=Masking(bits=40, neighbours=(Neighbours(11, 8),)))
+    with pytest.raises(PrivacyRefusal, match="P13: masks are on where a plan claims them") as refusal:
+        Private(tmp_path / "a", masked)
+    assert refusal.value.code == "P13"
+    Private(tmp_path / "b", masked, sums=True)
 
 
-def test_what_masks_hid_is_lifted_before_the_release(tmp_path):
-    masked = replace(plan_of("shares", level=Level.TEST), masking=Masking(modulus=2**40, threshold=8, key_bits=256))
-    plain = Private(tmp_path / "a", plan_of("shares", level=Level.TEST))
-    hidden = Private(tmp_path / "b", masked, masks=Shifted())
+def test_who_sees_sums_alone_releases_what_everybody_would(tmp_path):
+    plan = plan_of("shares", level=Level.TEST)
+    plain = Private(tmp_path / "a", plan)
+    hidden = Private(tmp_path / "b", replace(plan, masking=Masking(bits=40, neighbours=(Neighbours(11, 8),))), sums=True)
     sent = enough(plain)
-    means = [release(plain, 1, sent).mean, release(hidden, 1, [Shifted().mask(vector, 1) for vector in sent]).mean]
-    np.testing.assert_array_equal(*means)
-
-
-def test_p13_masks_are_on_where_a_plan_claims_them_and_only_there(tmp_path):
-    masked = replace(plan_of("shares"), masking=Masking(modulus=2**40, threshold=8, key_bits=256))
-    for name, plan, masks in (("a", masked, Plain()), ("b", plan_of("shares"), Shifted())):
-        with pytest.raises(PrivacyRefusal, match="P13: masks are on where a plan claims them") as refusal:
-            Private(tmp_path / name, plan, masks=masks)
-        assert refusal.value.code == "P13"
+    np.testing.assert_array_equal(release(plain, 1, sent).mean, release(hidden, 1, sent).mean)

@@ -29,6 +29,7 @@ SPEC = FederationSpec(rounds=ROUNDS, cohort=6, learning_rate=0.1, weight_decay=0
 SERVER = ServerOptimizer(SPEC, np.array([True, True, True, True, False]))
 LEARNER = Learner(SERVER, SIZE, ROUNDS)
 INITIAL = np.arange(SIZE, dtype=np.float32)
+HEADER = wire.Header(TASK, 1, model=wire.digest(INITIAL))
 OPEN = OpenRounds(seed=0, size=6)
 PLAN = plan_of("poisson", rounds=ROUNDS, level=Level.TEST)
 

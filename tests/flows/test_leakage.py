@@ -159,6 +159,7 @@ def test_a_reply_is_a_header_and_a_vector_of_one_length_for_everybody(simulate, 
         assert not reply.content.metric_records
         header = dict(reply.content["header"])
         assert header.pop("round") in (1, 2)
+        assert (len(header.pop("nonce")), len(header.pop("model"))) == (16, 64)  # the server's own, handed back
         assert header == {"version": wire.VERSION, "task": task.hash, "client": -1, "hosts": 1, "clip": 0.0}
         [vector] = [array.numpy() for array in reply.content["vector"].values()]
         assert vector.shape == (task.model.layout.size,)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from federation import (
     CLIENTS,
+    HEADER,
     INITIAL,
     LEARNER,
     OPEN,
@@ -182,25 +183,25 @@ def test_devices_are_never_asked_as_shards_nor_shards_as_devices(tmp_path):
     strategy = FederatedTraining(SPEC, OPEN, LEARNER, task=TASK, folder=tmp_path)
     with pytest.raises(WireError, match="a device answers for itself alone"):
         strategy.join(in_process(shard_app(lambda context: Slice(partition(context), 2)), CLIENTS), CLIENTS)
-    asked = wire.train(1, wire.Header(TASK, 1), wire.arrays(INITIAL), np.arange(3))
+    asked = wire.train(1, HEADER, wire.arrays(INITIAL), np.arange(3))
     [reply] = grid_of().send_and_receive([asked])
     assert reply.has_error() and "a device answers for itself alone" in reply.error.reason
-    plain = wire.train(1, wire.Header(TASK, 1), wire.arrays(INITIAL))
+    plain = wire.train(1, HEADER, wire.arrays(INITIAL))
     [reply] = shards_of(12).send_and_receive([plain])
     assert reply.has_error() and "a shard is asked for some of its clients" in reply.error.reason
 
 
 def test_a_request_names_clients_by_whole_numbers():
-    asked = wire.train(1, wire.Header(TASK, 1), wire.arrays(INITIAL), np.arange(3.0))
+    asked = wire.train(1, HEADER, wire.arrays(INITIAL), np.arange(3.0))
     [reply] = shards_of(12).send_and_receive([asked])
     assert reply.has_error() and "clients are named by their numbers" in reply.error.reason
     with pytest.raises(WireError):
-        wire.read_update(reply, wire.Header(TASK, 1))
+        wire.read_update(reply, HEADER)
 
 
 def test_a_partial_is_read_as_it_was_said():
     said = wire.Partial(Summed(np.arange(SIZE), 3), Counter({"not finite": 2, "P10": 1}))
-    again = wire.partial(wire.train(1, wire.Header(TASK, 1), wire.arrays(INITIAL)), wire.Header(TASK, 1), said)
-    heard = wire.read_partial(again, wire.Header(TASK, 1))
+    again = wire.partial(wire.train(1, HEADER, wire.arrays(INITIAL)), HEADER, said)
+    heard = wire.read_partial(again, HEADER)
     assert heard.summed.total.tolist() == list(range(SIZE)) and heard.summed.count == 3
     assert heard.refused == said.refused

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from federation import (
     CLIENTS,
+    HEADER,
     INITIAL,
     LEARNER,
     OPEN,
@@ -136,7 +137,7 @@ LIES = {
         lambda request, reply: forged(request, reply, metrics=MetricRecord({"loss": 0.1})),
         "a message holds a header and at most one vector",
     ),
-    "extra field": (fields(examples=3), "a header names version, task, round, client, hosts and clip, nothing else"),
+    "extra field": (fields(examples=3), "a header names version, task, round, client, hosts, clip, nonce, model and nothing else"),
     "other version": (fields(version=wire.VERSION + 1), "both sides speak one protocol version"),
     "later round": (fields(round=2), "an update belongs to the round that asked for it"),
     "other task": (fields(task="other"), "an update belongs to the round that asked for it"),
@@ -188,7 +189,7 @@ def test_nobody_answers_unasked(tmp_path):
     honest = grid_of()
 
     def intrude(requests, replies):
-        extra = wire.train(outsider + 1, wire.Header(TASK, 1), wire.arrays(INITIAL))
+        extra = wire.train(outsider + 1, HEADER, wire.arrays(INITIAL))
         return [*honest.send_and_receive([extra]), *replies]
 
     shared, told = train(tmp_path, grid=Tampered(honest, intrude), rounds=1)
@@ -204,7 +205,7 @@ def test_silence_is_a_zero(tmp_path):
 
 def test_a_device_of_another_task_does_not_take_part():
     grid = in_process(client_app(lambda context: Toy(0, task="other")), 1)
-    asked = wire.train(1, wire.Header(TASK, 1), wire.arrays(INITIAL))
+    asked = wire.train(1, HEADER, wire.arrays(INITIAL))
     (reply,) = grid.send_and_receive([asked])
     assert reply.error.reason.startswith("server and device were set up for one task")
 

@@ -73,7 +73,8 @@ def replies(folder, settings):
         fleet = Fleet(task, world, states, ledger)
         app = client_app(lambda context: VirtualDevice(fleet, int(context.node_config["partition-id"])))
         grid, shared = in_process(app, len(HELD)), wire.arrays(task.model.initial)
-        requests = [wire.train(node, wire.Header(task.hash, 1), shared) for node in grid.get_node_ids()]
+        header = wire.Header(task.hash, 1, model=wire.digest(task.model.initial))
+        requests = [wire.train(node, header, shared) for node in grid.get_node_ids()]
         return list(grid.send_and_receive(requests))
 
 

@@ -15,9 +15,12 @@ from fedrec.exchange.flower import become_local_server
 from fedrec.rounds.filter import Filter
 
 become_local_server()
-HEADER = wire.Header("task", 3)
 GOOD = np.array([1, -2, 3], np.float32)
-FIELDS = {"version": wire.VERSION, "task": "task", "round": 3, "client": -1, "hosts": 1, "clip": 0.0}
+HEADER = wire.Header("task", 3, nonce="once", model=wire.digest(GOOD))
+FIELDS = {
+    "version": wire.VERSION, "task": "task", "round": 3, "client": -1, "hosts": 1, "clip": 0.0, "nonce": "once",
+    "model": wire.digest(GOOD),
+}  # fmt: skip
 lawful = settings(derandomize=True, deadline=None, max_examples=200)
 
 
@@ -55,7 +58,7 @@ def dtypes():
 @given(dtypes(), some.lists(some.integers(0, 3), min_size=1, max_size=3), some.text(), some.integers(0, 2**40),
        some.floats(allow_nan=False))  # fmt: skip
 def test_what_is_sent_is_what_is_read(dtype, shape, task, number, clip):
-    header = wire.Header(task, number, clip=clip)
+    header = wire.Header(task, number, clip=clip, nonce=task, model=wire.digest(GOOD))
     vector = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
     asked = wire.train(7, header, wire.arrays(GOOD))
     asked.metadata.__dict__["_message_id"] = "1"
@@ -104,6 +107,10 @@ HOSTILE = {
     "wrong round": record(round=4),
     "earlier round": record(round=2),
     "wrong task": record(task="other"),
+    "another attempt": record(nonce="twice"),
+    "another model": record(model=wire.digest(-GOOD)),
+    "nonce is a number": record(nonce=1),
+    "model is bytes": record(model=b"abc"),
     "task is a number": record(task=3),
     "round in words": record(round="3"),
     "round is a fraction": record(round=3.0),
@@ -208,6 +215,7 @@ def test_a_device_refuses_what_a_server_would_not_send(content):
     except WireError:
         return
     assert got.shared.dtype == np.float32
+    assert got.header.model == wire.digest(got.shared)
     assert isinstance(got.header.task, str)
     assert isinstance(got.header.clip, float)
 

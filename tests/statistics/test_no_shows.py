@@ -74,7 +74,7 @@ class ToppingUp(FederatedTraining):
         crew = self.crew
         spare = [node for node in crew._roster if node not in crew._asked][: SPEC.cohort - len(requests)]
         crew._asked |= {node: crew._roster.index(node) for node in spare}
-        return requests + [wire.train(node, wire.Header(self.task, server_round), arrays) for node in spare]
+        return requests + [wire.train(node, self._header, arrays) for node in spare]
 
 
 class AskingAgain(FederatedTraining):

@@ -16,6 +16,8 @@ from fedrec.model import pack
 from fedrec.model.catalogue_files import read_catalogue
 from fedrec.model.encoder import open_encoder
 from fedrec.model.pack import write_pack
+from fedrec.model.pack_files import read_pack, verify_pack
+from fedrec.model.parameters import Layout
 from fedrec.population.states import DeviceStates
 from fedrec.population.world import Fleet, World
 from fedrec.privacy.statement import statements
@@ -110,6 +112,21 @@ def test_what_is_inside_and_what_is_not(fleet, published):
     assert (flat == shared_of(fleet.task)).all()
 
 
+def test_the_parameters_in_order_of_the_layout_are_the_shared_vector(fleet, published):
+    pack = read_pack(published, None)
+    flat = np.concatenate([pack.parameters[name].ravel() for name, _ in pack.info.layout])
+    assert (flat == shared_of(fleet.task)).all()
+    assert Layout(pack.info.layout) == fleet.task.model.layout
+
+
+def test_nothing_of_an_older_pack_or_of_a_killed_writer_stays(fleet, published):
+    torn = (".pack.json.17", ".model.safetensors.9")
+    for name in ("pack.sig", *torn):
+        (published / name).touch()
+    write_pack(published, fleet.task, shared_of(fleet.task), CLAIMS, round=4)
+    assert verify_pack(published, None).round == 4
+
+
 def test_the_manifest_names_what_it_was_made_from(fleet, published):
     about, task = json.loads((published / "pack.json").read_text()), fleet.task
     catalogue = read_catalogue(published / "catalogue.parquet")
@@ -125,8 +142,10 @@ def test_the_manifest_names_what_it_was_made_from(fleet, published):
 
 def test_the_manifest_holds_the_hash_of_every_other_file(fleet, published):
     digests = json.loads((published / "pack.json").read_text())["files"]
-    found = {name: hashlib.sha256((published / name).read_bytes()).hexdigest() for name in FILES}
-    assert digests == found
+    content = {name: (published / name).read_bytes() for name in FILES}
+    assert digests == {
+        name: {"sha256": hashlib.sha256(held).hexdigest(), "bytes": len(held)} for name, held in content.items()
+    }
     write_pack(published, fleet.task, shared_of(fleet.task, seed=1), CLAIMS)
     newer = json.loads((published / "pack.json").read_text())["files"]
     assert {name for name in FILES if newer[name] != digests[name]} == {"items.safetensors", "model.safetensors"}

@@ -10,7 +10,7 @@ from fedrec.privacy.enrolment import Charge
 from fedrec.privacy.events import Gaussian, SampledGaussian
 from fedrec.privacy.inside import InteractionPromise
 from fedrec.privacy.interaction import InteractionTerms
-from fedrec.privacy.masking import Masking
+from fedrec.privacy.masking import Masking, Neighbours
 from fedrec.privacy.noise import Level
 from fedrec.privacy.phase import Phase, Purpose
 from fedrec.privacy.plan import PrivacyPlan
@@ -96,7 +96,7 @@ def test_a_term_that_is_just_kept_is_kept(terms):
 
 
 def test_masks_satisfy_who_wants_them():
-    masked = plan(masking=Masking(modulus=2**63, threshold=60, key_bits=128), colluders=5)
+    masked = plan(masking=Masking(bits=63, neighbours=2 * (Neighbours(99, 60),), key_bits=128), colluders=5)
     assert Policy(masked=True).accept(masked, "task")
 
 

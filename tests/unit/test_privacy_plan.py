@@ -15,7 +15,7 @@ from fedrec.errors import BudgetExceeded, PrivacyRefusal, RunError, SpecError
 from fedrec.privacy.accounting import gaussian_epsilon
 from fedrec.privacy.adaptive import Adaptive
 from fedrec.privacy.conduct import Conduct
-from fedrec.privacy.masking import Masking
+from fedrec.privacy.masking import Masking, Neighbours
 from fedrec.privacy.matrix import sensitivity
 from fedrec.privacy.noise import Hardened, Level, Research, Seeded
 from fedrec.privacy.phase import Purpose
@@ -26,7 +26,7 @@ from fedrec.privacy.terms import Adversary, Budget, Mode, Relation, Unit
 PLAN, SHARES = plan_of("poisson"), plan_of("shares")
 TEST = replace(PLAN, level=Level.TEST)
 FOLLOW = Adaptive(spread=10.0, least=0.5, most=4.0)
-MASKS = Masking(modulus=2**40, threshold=8, key_bits=256)
+MASKS = Masking(bits=40, neighbours=(Neighbours(11, 8),))
 
 every = pytest.mark.parametrize("kind", KINDS)
 warm_or_not = pytest.mark.parametrize("warm", [False, True])
@@ -292,8 +292,9 @@ def test_an_adaptive_plan_makes_room_for_its_bit_within_the_same_epsilon():
 
 def test_p13_masks_are_admitted_where_shares_are():
     refused(lambda: replace(PLAN, masking=MASKS), "P13", "masks hide vectors that carry noise shares")
-    refused(lambda: replace(SHARES, masking=replace(MASKS, modulus=2**16)), "P13", "a sum fits the modulus")
-    refused(lambda: replace(SHARES, masking=replace(MASKS, threshold=4), colluders=4), "P13", "cannot lift a mask")
+    refused(lambda: replace(SHARES, masking=replace(MASKS, bits=16)), "P13", "a sum fits the modulus")
+    few = replace(MASKS, neighbours=(Neighbours(11, 6),))
+    refused(lambda: replace(SHARES, masking=few, least=3, colluders=6), "P13", "cannot lift a mask")
 
 
 @pytest.mark.parametrize("grid", [0, -4, 3, 1000])

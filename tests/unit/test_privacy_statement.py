@@ -9,7 +9,7 @@ from plans import CLIENTS, KINDS, LEAST, plan_of
 from fedrec.privacy.adaptive import Adaptive
 from fedrec.privacy.inside import InteractionPromise
 from fedrec.privacy.interaction import Blocks
-from fedrec.privacy.masking import Masking
+from fedrec.privacy.masking import Masking, Neighbours
 from fedrec.privacy.noise import Level
 from fedrec.privacy.statement import statements
 from fedrec.privacy.terms import Adversary, Budget, Unit
@@ -17,7 +17,7 @@ from fedrec.privacy.terms import Adversary, Budget, Unit
 PLAN = plan_of("poisson")
 HEAD = "ab" * 32
 READER, SERVER = statements(PLAN, ledger_head=HEAD, simulated=True)
-MASKS = Masking(modulus=2**40, threshold=8, key_bits=256)
+MASKS = Masking(bits=40, neighbours=(Neighbours(11, 8),))
 
 # Beyond what every statement says: words of each mode's own about sampling, mechanism and what is left out.
 TURN, SHARE = "4 public groups in turn, k=2", f"noise of z·C/√{LEAST} on each update"

@@ -25,7 +25,7 @@ from fedrec.privacy.enrolment import Charge, Limits, Span, Terms
 from fedrec.privacy.events import Gaussian
 from fedrec.privacy.interaction import Practice, private_statistics
 from fedrec.privacy.ledger import Ledger
-from fedrec.privacy.masking import Masking
+from fedrec.privacy.masking import Masking, Neighbours
 from fedrec.privacy.noise import Hardened, Level, noise_source
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.sampling import Fixed, Poisson
@@ -34,7 +34,7 @@ from fedrec.privacy.terms import Budget, Mode, Relation
 PLAN, SHARES, BANDED, INSIDE = (plan_of(kind, rounds=3) for kind in ("poisson", "shares", "banded", "inside"))
 CONDUCT, CROSSING = Conduct(schedules=PLAN.schedules), PLAN.crossing(1)
 FOLLOW = Adaptive(spread=10.0, least=0.5, most=4.0)
-SOUND = Masking(modulus=2**40, threshold=8, key_bits=256)
+SOUND = Masking(bits=40, neighbours=(Neighbours(11, 8),))
 SEAT = Terms(
     task="t", statement="s", most=Limits(participations=9),
     spans=(Span(first=1, rounds=12, participations=2, separation=4, charge=Charge()),),
@@ -163,8 +163,8 @@ ROWS = [
     ("P12", "correlated noise keeps one clip norm", lambda path: with_phase(BANDED, adaptive=FOLLOW)),
     ("P13", "masks come from keys of at least 128 bits", lambda path: replace(SOUND, key_bits=28)),
     ("P13", "colluders cannot lift a mask", lambda path: replace(
-        SHARES, masking=replace(SOUND, threshold=2), colluders=2)),
-    ("P13", "a sum fits the modulus", lambda path: replace(SHARES, masking=replace(SOUND, modulus=2**16))),
+        SHARES, masking=replace(SOUND, neighbours=(Neighbours(11, 6),)), least=3, colluders=6)),
+    ("P13", "a sum fits the modulus", lambda path: replace(SHARES, masking=replace(SOUND, bits=16))),
     ("P13", "masks hide vectors that carry noise shares", lambda path: replace(PLAN, masking=SOUND)),
     *(("P14", "", lambda path, wrong=wrong: Practice(**dict([wrong]))) for wrong in PRACTICES.items()),
     ("P14", "delta for interactions is at most", lambda path: replace(TERMS, delta=1e-3)),
