@@ -20,6 +20,7 @@ from fedrec.privacy.phase import Phase, Purpose, calibrated, check_mode, crowd, 
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.sampling import Cyclic, Fixed, Poisson, Schedule
 from fedrec.privacy.terms import Budget, Mode
+from fedrec.rounds import robust
 from fedrec.spec import Plan
 
 LOCAL_DELTA = 1e-6
@@ -34,6 +35,7 @@ def protection(plan: Plan, sized: Sized = lambda noise: (1.0, 0)) -> PrivacyPlan
     `sized` says what a warm start's statistics are like: the model decides it, once the noise on them is known.
     """
     mode = Mode(plan.privacy.mode)
+    robust.check_mode(plan.federation, mode)
     if mode is Mode.NONE:
         return None
     fits = plan.federation.cohort <= plan.clients or not plan.federation.rounds

@@ -125,6 +125,10 @@ class FederationSpec(Section):
     `rounds` of training, after the warm start if there is one. `cohort` is the expected number of
     clients in a round; the sum of updates is always divided by it, whoever answered. Weight decay is
     decoupled and leaves the popularity prior alone.
+
+    Without a promise, `extra` asks so much more of the cohort and closes the round when `cohort` have answered, and an
+    update longer than `bound` (L2, 0: any) is refused. `aggregation` is what stands for all updates; `trim` is the
+    share that a trimmed mean cuts at each end.
     """
 
     rounds: int = Field(15, ge=0)
@@ -135,6 +139,10 @@ class FederationSpec(Section):
     weight_decay: float = Field(2.0, ge=0)
     quorum: float = Field(0.5, ge=0, le=1)
     timeout: float = Field(3600.0, gt=0)
+    extra: float = Field(0.0, ge=0)
+    aggregation: Literal["mean", "trimmed-mean", "median"] = "mean"
+    trim: float = Field(0.1, gt=0, lt=0.5)
+    bound: float = Field(0.0, ge=0)
 
 
 class SimulationSpec(Section):
@@ -177,6 +185,8 @@ class Plan(Section):
     def _check(self) -> Self:
         if not self.rounds:
             raise ValueError("a run has a round: set federation.rounds or warm.enabled")
+        if self.warm.enabled and self.federation.aggregation != "mean":
+            raise ValueError('a warm start adds up statistics: set warm.enabled = false or aggregation = "mean"')
         return self
 
     @property

@@ -9,11 +9,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from fedrec.cli.audit import audit
+from fedrec.cli.client import client
 from fedrec.cli.data import data
 from fedrec.cli.doctor import doctor
 from fedrec.cli.ledger import ledger
 from fedrec.cli.plan import plan
 from fedrec.cli.runs import runs
+from fedrec.cli.server import server
 from fedrec.cli.simulate import init, simulate
 from fedrec.cli.sweep import ManyValues, report, sweep
 from fedrec.errors import FedrecError, RunError
@@ -36,6 +38,8 @@ app.command()(audit)
 app.add_typer(data)
 app.add_typer(runs)
 app.add_typer(ledger)
+app.add_typer(server)
+app.add_typer(client)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001  (typer's signature)

@@ -81,13 +81,12 @@ def client_app(open_device: Callable[[Context], Device]) -> ClientApp:
             request, turn = _asked(message, device.task)
             if request.clients is not None:
                 raise WireError("a device answers for itself alone")
-            if (request.said is None) is not (device.disguise is None):
-                raise WireError("an update leaves a device behind a mask where the plan says so, and only there")
+            delivery = _delivered(request, device.disguise)
             sent = device.take_part(turn, request.shared)
             if sent is None:
                 return absence(message)
-            if device.disguise:
-                sent = device.disguise.mask(request.header, sent, wire.spoken(request.said, Delivery))
+            if device.disguise and delivery:
+                sent = device.disguise.mask(request.header, sent, delivery)
             return wire.update(message, request.header.echo, sent)
 
     for step in STEPS:
@@ -142,6 +141,16 @@ def _asked(message: Message, task: str) -> tuple[wire.Request, Turn]:
     request = wire.read_train(message)
     _same(request.header.task, task)
     return request, Turn(request.header.round, request.header.clip or None)
+
+
+def _delivered(request: wire.Request, disguise: Disguise | None) -> Delivery | None:
+    """What masks need, in a task with masks. Refuses, before anything is spent, what could not be masked."""
+    if (request.said is None) is not (disguise is None):
+        raise WireError("an update leaves a device behind a mask where the plan says so, and only there")
+    if disguise is None:
+        return None
+    disguise.check(request.header)
+    return wire.spoken(request.said, Delivery)
 
 
 def _same(asked: str, task: str) -> None:

@@ -56,6 +56,9 @@ class Crew(Protocol):
     def suffices(self, tally: Tally, quorum: float) -> bool:
         """Whether a round without promises may go on with what arrived."""
 
+    def settled(self) -> None:
+        """What came of the round is on disk: nothing is kept of it for a restart."""
+
 
 class Devices:
     """A node for each client. Every update is judged here, by the server.
@@ -70,7 +73,7 @@ class Devices:
         self.seats, self.begin = seats, begin
         self._roster: Mapping[int, int] = {}
         self._asked: dict[int, int] = {}
-        self._cohort = 0
+        self._cohort = self._planned = 0
 
     def join(self, grid: Grid, clients: int, *, task: str, patience: float, timeout: float) -> None:
         """Wait for `clients` nodes and learn which client each one is.
@@ -110,30 +113,46 @@ class Devices:
         return ended.rounds.sum(ended.turn, updates, ended.width), tally
 
     def judged(self, replies: Iterable[Message], ended: Round) -> tuple[dict[int, Vector], Tally]:
-        """What may be added, by client, and what became of everyone who was asked."""
-        tally, accepted = Tally(asked=self._cohort), dict[int, Vector]()
+        """What may be added, by client, and what became of everyone who was asked.
+
+        Where more were asked than are needed, the first so many close the round; the others are late.
+        """
+        tally, accepted, heard = Tally(asked=self._cohort), dict[int, Vector](), set[int]()
+        enough = ended.rounds.enough(ended.turn.number)
+        self._planned = enough or self._cohort
         for reply in replies:
-            client = self._asked.get(reply.metadata.src_node_id)
-            if client is None or client in accepted:
-                tally.refused["not asked" if client is None else "duplicate"] += 1
-                continue
-            try:
-                update = wire.read_update(reply, ended.header)
-                reason = ended.filter.reason(update)
-            except WireError as error:
-                reason = error.rule
-            if reason:
+            node = reply.metadata.src_node_id
+            update, reason = self._read(reply, accepted, ended)
+            heard.add(node)
+            if reason or update is None:
                 tally.refused[reason] += 1
             else:
-                accepted[client] = update
-        tally.accepted = len(accepted)
+                accepted[self._asked[node]] = update
+            if len(accepted) == enough:
+                tally.refused["late"] += len(self._asked.keys() - heard)
+                break
+        tally.refused, tally.accepted = +tally.refused, len(accepted)
         if nowhere := self._cohort - len(self._asked):
             tally.refused[wire.NO_REPLY] += nowhere
         return accepted, tally
 
     def suffices(self, tally: Tally, quorum: float) -> bool:
-        """So many of those asked, at least, were accepted."""
-        return tally.accepted >= quorum * tally.asked
+        """So many of the planned cohort, at least, were accepted."""
+        return tally.accepted >= quorum * min(self._planned, tally.asked)
+
+    def settled(self) -> None:
+        """Nothing was kept."""
+
+    def _read(self, reply: Message, accepted: Mapping[int, Vector], ended: Round) -> tuple[Vector | None, str]:
+        """An acceptable update and "", or why a reply is refused."""
+        client = self._asked.get(reply.metadata.src_node_id)
+        if client is None or client in accepted:
+            return None, "not asked" if client is None else "duplicate"
+        try:
+            update = wire.read_update(reply, ended.header, most=ended.filter.nbytes)
+        except WireError as error:
+            return None, error.rule
+        return update, ended.filter.reason(update) or ""
 
 
 class Shards:
@@ -193,6 +212,9 @@ class Shards:
     def suffices(self, tally: Tally, quorum: float) -> bool:
         """So many of the clients of those shards that answered: one that is lost does not cost everyone the run."""
         return self._heard > 0 and tally.accepted >= quorum * self._heard
+
+    def settled(self) -> None:
+        """Nothing was kept."""
 
 
 def _seats(grid: Grid, count: int, *, task: str, patience: float, timeout: float) -> dict[int, wire.Header]:

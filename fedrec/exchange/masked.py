@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from fedrec.errors import WireError
+from fedrec.errors import RunError, WireError
 from fedrec.exchange import wire
 from fedrec.exchange.crew import Devices, Round, Seats
 from fedrec.exchange.masks import CONSENT, KEYS, REVEAL, SHARES, form, terms_of
@@ -44,25 +44,37 @@ class Journal:
         write_atomic(self.path, aggregation.journal())
 
     def read(self, task: str, number: int, witness: Witness) -> Aggregation | None:
-        """The sum of round `number` that was under way; None if there was none, or of another round."""
+        """The sum of round `number` that was under way; None if there was none, or of another round.
+
+        A torn file, which only a disk that lies leaves, counts as none: the round is tried anew, and whoever lifted
+        masks in it stays out.
+        """
         if not self.path.exists():
             return None
-        found = Aggregation.of_journal(self.path.read_bytes(), witness)
+        try:
+            found = Aggregation.of_journal(self.path.read_bytes(), witness)
+        except RunError as error:
+            _LOG.warning("round %d is tried anew: %s", number, error)
+            return None
         return found if (found.terms.task, found.terms.round) == (task, number) else None
 
     def drop(self) -> None:
-        """Forget it: the sum is known, or will never be."""
+        """Forget it: the sum is in a checkpoint, or will never be known."""
         self.path.unlink(missing_ok=True)
 
 
 @dataclass
 class _Attempt:
-    """One attempt at one round; `resumed` if its survivors were fixed before this process began."""
+    """One attempt at one round; `resumed` if its survivors were fixed in an earlier one.
+
+    `binding` once devices may have lifted their masks: none of these sends for this round again.
+    """
 
     grid: Grid
     header: wire.Header
     aggregation: Aggregation
     resumed: bool = False
+    binding: bool = False
     tally: Tally = field(default_factory=Tally)
 
 
@@ -88,13 +100,14 @@ class Masked(Devices):
         self, grid: Grid, cohort: NDArray[np.int64], header: wire.Header, shared: ArrayRecord
     ) -> list[Message]:
         """After keys and shares: one message for each client that may still be in the sum."""
-        placed = self.placed(cohort)
         under_way = self._journal.read(self._of.hash, header.round, self._witness)
         if under_way is not None:
+            self.placed(np.array(sorted(under_way.alive)))
             first = replace(header, nonce=under_way.terms.nonce)
             self._attempt = _Attempt(grid, first, under_way, resumed=True)
             return []
         self._journal.drop()
+        placed = self.placed(cohort)
         aggregation = Aggregation(terms_of(self._of, header), sorted(placed.values()), self._witness)
         self._attempt = at = _Attempt(grid, header, aggregation)
         nodes = {client: node for node, client in placed.items()}
@@ -117,9 +130,14 @@ class Masked(Devices):
         except WireError as error:
             _LOG.warning("round %d has no sum: %s", at.header.round, error)
             summed = Summed(np.zeros(ended.filter.size, np.int64), 0)
-        self._journal.drop()
+            if not at.binding:
+                self._journal.drop()
         tally = Tally(self._cohort, summed.count, at.tally.refused + Counter(at.aggregation.refused.values()))
         return ended.rounds.join(ended.turn, [summed], ended.width), tally
+
+    def settled(self) -> None:
+        """Forget the sum that was under way."""
+        self._journal.drop()
 
     def _add(self, at: _Attempt, replies: Iterable[Message], ended: Round) -> None:
         shape = form(at.aggregation.terms)
@@ -134,6 +152,7 @@ class Masked(Devices):
         if not at.resumed:
             self._journal.keep(at.aggregation)
         consents = at.aggregation.consents(self._heard(at, CONSENT, survivors, Consent))
+        at.binding = bool(consents)
         return at.aggregation.total(self._heard(at, REVEAL, consents, Revealed))
 
     def _heard(

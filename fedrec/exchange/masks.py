@@ -99,8 +99,14 @@ class Disguise:
         crossing = privacy.crossing(header.round, header.clip or None)
         return self._worn_for(header).mask(vector.astype(np.int64), delivery, most=most(crossing))
 
+    def check(self, header: wire.Header) -> None:
+        """Refuse an attempt that the device did not begin."""
+        self._worn_for(header)
+
     def _begin(self, header: wire.Header) -> Masker:
-        """Masks for an attempt; those of an earlier one are over."""
+        """Masks for an attempt, the same if it is begun again; those of an earlier one are over."""
+        if self._worn and self._worn[0] == header.echo:
+            return self._worn[1]
         if self._worn:
             self._worn[1].close()
         masker = Masker(terms_of(self.task, header), self.enrolled.identity, self.enrolled.witness)

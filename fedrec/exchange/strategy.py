@@ -32,7 +32,8 @@ class Progress:
     """What may be told of a finished round.
 
     `tally` and `seconds` are None where the cohort is a secret: a round takes longer the more clients came.
-    `seconds` is also None when a round is told of again after a restart. `spent` is what it cost so far.
+    `seconds` is also None when a round is told of again after a restart. `spent` is what it cost so far. `judged` is
+    for the operator's eyes, who sees every client of a public cohort anyway.
     """
 
     round: int
@@ -42,6 +43,7 @@ class Progress:
     bytes_up: int
     tally: Tally | None
     spent: Guarantee | None
+    judged: Tally | None = None
 
 
 Observer = Callable[[Progress], None]
@@ -141,6 +143,7 @@ class FederatedTraining(Strategy):
         self._at = Checkpoint(server_round, self.task, release.digest, optimum, tally, release.clip)
         self._at.save(self.path)
         self.rounds.published(server_round, release.digest)
+        self.crew.settled()
         return wire.arrays(optimum.shared), None
 
     def configure_evaluate(
@@ -175,6 +178,10 @@ class FederatedTraining(Strategy):
                 _LOG.warning("round %d is asked again: %s", number, refusal)
         raise AssertionError("the last attempt returns or raises")
 
+    def _public(self) -> bool:
+        """Whether anybody may know who was in the last round."""
+        return not self.rounds.private or self.rounds.repeats(self._at.round)
+
     def _may_lose(self, number: int) -> bool:
         """Whether the run can go on without a round: not without its start."""
         return self.rounds.skips(number) and not (self.learner.warm and number == 1)
@@ -204,6 +211,7 @@ class FederatedTraining(Strategy):
             self._at.round, shared, None if self.rounds.private else seconds,
             bytes_down=shared.nbytes, bytes_up=self._filter.size * self._filter.dtype.itemsize,
             tally=self._at.tally, spent=self.rounds.spent(),
+            judged=self._tally if seconds is not None and self._public() else None,
         )  # fmt: skip
         for observer in self.observers:
             observer(progress)

@@ -30,6 +30,7 @@ _FIELDS = ("version", "task", "round", "client", "hosts", "clip", "nonce", "mode
 _CLIENTS = "clients"
 _PARTIAL = "partial"
 _SAID = "said"
+_PREAMBLE = 128  # bytes that numpy puts before the numbers of a vector
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,15 @@ def arrays(vector: NDArray[Any]) -> ArrayRecord:
     return ArrayRecord({_VECTOR: Array(np.ascontiguousarray(vector))})
 
 
-def vector(record: ArrayRecord) -> NDArray[Any]:
-    """The vector in a record; one that holds anything else is refused."""
+def vector(record: ArrayRecord, *, most: int | None = None) -> NDArray[Any]:
+    """The vector in a record; one that holds anything else is refused.
+
+    So is one of more than `most` bytes of numbers, before a byte is decoded.
+    """
     if list(record.keys()) != [_VECTOR]:
         raise WireError("an array record holds exactly one vector", keys=sorted(record.keys())[:5])
+    if most is not None and (length := len(record[_VECTOR].data)) > most + _PREAMBLE:
+        raise WireError("a vector is no longer than its kind", bytes=length, most=most)
     try:
         decoded = record[_VECTOR].numpy()
     except Exception as error:  # numpy's reader fails in many ways on bytes that were made to fail it
@@ -199,10 +205,10 @@ def update(to: Message, header: Header, sent: NDArray[Any]) -> Message:
     return Message(RecordDict({_VECTOR: arrays(sent), _HEADER: header.record()}), reply_to=to)
 
 
-def read_update(message: Message, expected: Header) -> NDArray[Any]:
-    """The vector of an answer, if it has the right form and belongs to this round of this task."""
+def read_update(message: Message, expected: Header, *, most: int | None = None) -> NDArray[Any]:
+    """The vector of an answer, if it has the right form, belongs to this round and has `most` bytes of numbers."""
     read_reply(message, expected)
-    return vector(_records(message)[1])
+    return vector(_records(message)[1], most=most)
 
 
 def partial(to: Message, header: Header, said: Partial) -> Message:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.sampling import Cyclic, Fixed
 from fedrec.privacy.terms import Guarantee
 from fedrec.randomness import stream
+from fedrec.rounds import robust
 from fedrec.rounds.filter import Filter, Vector
 from fedrec.rounds.memory import NoiseMemory, Row
 
@@ -58,8 +60,11 @@ class Rounds(Protocol):
     def cohort(self, number: int, clients: int) -> NDArray[np.int64]:
         """Positions, ascending, of the clients of round `number`."""
 
+    def enough(self, number: int) -> int | None:
+        """How many accepted updates close round `number`; None: it waits for everybody who was asked."""
+
     def sum(self, turn: Turn, updates: Iterable[Vector], size: int) -> Summed:
-        """The sum of accepted updates of `size` numbers, in their order."""
+        """The sum of accepted updates of `size` numbers, in their order, or what stands for it."""
 
     def join(self, turn: Turn, partials: Iterable[Summed], size: int) -> Summed:
         """The sum of sums that were formed elsewhere, each over other clients."""
@@ -95,28 +100,42 @@ def digest(released: NDArray[np.float64]) -> str:
 class OpenRounds:
     """Mode `none`: seeded cohorts of a fixed size, exact means, no promise. To a warm start everybody comes.
 
-    `everybody` is the population if round 1 is a warm start, else 0.
+    `everybody` is the population if round 1 is a warm start, else 0. The rest is the plan's; `bound` is of updates.
     """
 
     seed: int
     size: int
     everybody: int = 0
+    extra: float = 0.0
+    bound: float = 0.0
+    centre: robust.Centre | None = None
     private: bool = False
 
     def filter(self, turn: Turn, size: int) -> Filter:
-        """float32, finite, unbounded."""
-        return Filter(size, np.dtype(np.float32), lambda vector: True)
+        """float32, finite, at most `bound` long."""
+        statistics = self.everybody and turn.number == 1
+        return Filter(size, np.dtype(np.float32), robust.within(0.0 if statistics else self.bound))
 
     def cohort(self, number: int, clients: int) -> NDArray[np.int64]:
-        """The planned number of clients without replacement."""
-        return Fixed(self._size(number)).draw(clients, stream(self.seed, "cohort", number))
+        """The planned number of clients without replacement, and the `extra` ones."""
+        size = self._size(number)
+        asked = size + math.ceil(size * self.extra - 1e-9)  # 70 · 0.1 is a little more than 7
+        return Fixed(asked).draw(clients, stream(self.seed, "cohort", number))
+
+    def enough(self, number: int) -> int | None:
+        """The planned number, where more are asked."""
+        return self._size(number) if self.extra else None
 
     def sum(self, turn: Turn, updates: Iterable[Vector], size: int) -> Summed:
         """In float64."""
-        return self.join(turn, (Summed(update.astype(np.float64), 1) for update in updates), size)
+        if self.centre and (rows := list(updates)):
+            return robust.gathered(rows, self.centre)
+        each = (Summed(update.astype(np.float64), 1) for update in updates)
+        return replace(self, centre=None).join(turn, each, size)
 
     def join(self, turn: Turn, partials: Iterable[Summed], size: int) -> Summed:
         """In float64, in the order in which they come."""
+        robust.check_joined(self.centre)
         total, count = np.zeros(size), 0
         for part in partials:
             if part.total.shape != (size,) or not np.isfinite(part.total).all():
@@ -162,8 +181,9 @@ class PrivateRounds:
     """Rounds as a privacy plan says: its schedules, its noise, every release charged before it leaves memory.
 
     `seed` serves level `test` alone, whose runs are labelled non-private; `memory` is needed where noise is correlated.
-    `sums` says that whoever gathers the updates shows the server their sum alone. Refuses a `conduct` that the plan
-    does not cover (P02 to P05), a ledger of another plan, and a plan that claims masks where there are none (P13).
+    `sums` says that whoever gathers the updates shows the server their sum alone; `centre` stands for their sum in
+    modes that hide single updates. Refuses a `conduct` or a centre that the plan does not cover (P02 to P05), a ledger
+    of another plan, and a plan that claims masks where there are none (P13).
     """
 
     private: ClassVar[bool] = True  # level `test` promises nothing, but is run as if it did
@@ -174,9 +194,11 @@ class PrivateRounds:
     conduct: Conduct
     memory: NoiseMemory | None = None
     sums: bool = False
+    centre: robust.Centre | None = None
 
     def __post_init__(self) -> None:
         self.plan.admit(self.conduct)
+        robust.check_centre(self.centre, self.plan.mode)
         if self.ledger.plan != self.plan:
             raise RunError("a round is charged to the plan that it follows", remedy="Open the ledger of this plan.")
         if self.plan.masking and not self.sums:
@@ -196,14 +218,19 @@ class PrivateRounds:
         coins = self.plan.coins(self._seeded("cohort", number))
         return phase.schedule.draw(clients, coins, at)
 
+    def enough(self, number: int) -> None:
+        """Whoever is asked is waited for: a mean over the fastest is not the one that was accounted."""
+
     def sum(self, turn: Turn, updates: Iterable[Vector], size: int) -> Summed:
         """Exact, on the grid; refuses a vector that no honest client sends (P08)."""
-        crossing = self.plan.crossing(turn.number, turn.clip)
+        crossing, rows = self.plan.crossing(turn.number, turn.clip), list(updates)
         with self._aborting(turn):
-            return crossing.total(updates, crossing.width(size))
+            total = crossing.total(rows, crossing.width(size))
+        return robust.gathered(rows, self.centre) if self.centre and rows else total
 
     def join(self, turn: Turn, partials: Iterable[Summed], size: int) -> Summed:
         """Exact, on the grid; refuses a sum that so many honest clients do not have (P08)."""
+        robust.check_joined(self.centre)
         crossing = self.plan.crossing(turn.number, turn.clip)
         with self._aborting(turn):
             return crossing.joined(partials, crossing.width(size))

@@ -21,6 +21,11 @@ class Filter:
     dtype: np.dtype[np.generic]
     within: Callable[[Vector], bool]
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its numbers."""
+        return self.size * self.dtype.itemsize
+
     def reason(self, vector: Vector) -> str | None:
         """Why `vector` is refused, in one word or two; None if it is not."""
         if vector.dtype != self.dtype:

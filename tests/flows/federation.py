@@ -1,7 +1,7 @@
 """A federation of devices without people, for tests of what the server does."""
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flwr.app import Message, RecordDict
@@ -9,10 +9,15 @@ from plans import plan_of
 
 from fedrec.exchange import wire
 from fedrec.exchange.client import client_app
+from fedrec.exchange.crew import Devices
+from fedrec.exchange.masked import Masked
+from fedrec.exchange.masks import Disguise, Enrolled, Trusting, Unsigned
+from fedrec.exchange.secagg import degree_for
 from fedrec.exchange.strategy import FederatedTraining
 from fedrec.population.grid import in_process
 from fedrec.privacy.conduct import Conduct
 from fedrec.privacy.ledger import Ledger
+from fedrec.privacy.masking import Masking, Neighbours
 from fedrec.privacy.noise import Level
 from fedrec.privacy.phase import Purpose
 from fedrec.privacy.plan import PrivacyPlan
@@ -57,6 +62,10 @@ class Toy:
     client: int
     plan: PrivacyPlan | None = None
     task: str = TASK
+    disguise: Disguise | None = None
+
+    def revealed(self, number):
+        """It keeps no ledger, and forgets."""
 
     def take_part(self, turn, shared):
         delta = local(self.client, turn.number, shared)
@@ -78,14 +87,45 @@ def learner_of(plan):
     return Learner(SERVER, SIZE, plan.rounds, Start() if is_warm(plan) else None) if plan else LEARNER
 
 
+@dataclass(frozen=True)
+class Public:
+    """What masks have to know of a task."""
+
+    privacy: PrivacyPlan
+    hash: str = TASK
+
+    @property
+    def learner(self):
+        return learner_of(self.privacy)
+
+
+def masked(plan, dropouts=0.4):
+    """The same plan behind masks, which can be lifted if this fraction falls silent."""
+    graphs = [degree_for(int(schedule.expected(plan.population)), 0, dropouts) for schedule in plan.schedules]
+    neighbours = tuple(Neighbours(graph.degree, graph.threshold) for graph in graphs)
+    return replace(plan, masking=Masking(bits=32, neighbours=neighbours))
+
+
+def disguise_of(client, plan):
+    """The masks of a client that nobody enrolled, where the plan has masks."""
+    masks = plan is not None and plan.masking is not None
+    return Disguise(Public(plan), Enrolled(Unsigned(client), Trusting())) if masks else None
+
+
 def partition(context):
     return int(context.node_config["partition-id"])
 
 
 def grid_of(plan=None, *, client_of=lambda place: place, nodes=0):
     """A grid with a node for each client, or with so many."""
-    app = client_app(lambda context: Toy(client_of(partition(context)), plan))
-    return in_process(app, nodes or (plan.population if plan else CLIENTS))
+    nodes = nodes or (plan.population if plan else CLIENTS)
+    toys = [Toy(client_of(place), plan, disguise=disguise_of(client_of(place), plan)) for place in range(nodes)]
+    return grid_with(toys)
+
+
+def grid_with(toys):
+    """A grid with a node for each of these devices."""
+    return in_process(client_app(lambda context: toys[partition(context)]), len(toys))
 
 
 class Tampered:
@@ -116,8 +156,9 @@ def strategy_of(folder, plan=None):
         return
     with Ledger(folder / "ledger.jsonl", plan) as ledger:
         conduct = Conduct(schedules=plan.schedules, minimum=plan.required)
-        rounds = PrivateRounds(plan, ledger, 0, conduct, memory=memory_of(folder))
-        yield FederatedTraining(SPEC, rounds, learner_of(plan), task=TASK, folder=folder)
+        crew = Masked(Public(plan), folder / "secagg", Trusting()) if plan.masking else Devices()
+        rounds = PrivateRounds(plan, ledger, 0, conduct, memory=memory_of(folder), sums=crew.sums)
+        yield FederatedTraining(SPEC, rounds, learner_of(plan), task=TASK, folder=folder, crew=crew)
 
 
 def train(folder, plan=None, *, grid=None, rounds=0, observers=()):

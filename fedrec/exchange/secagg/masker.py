@@ -199,11 +199,11 @@ class Masker:
 
     def _masked(self, secrets: _Secrets, vector: NDArray[np.int64], delivery: Delivery, most: int) -> Words:
         self._check_vector(vector, most)
-        around = self._known
+        around, me = self._known, self._identity.client
         if not frozenset(delivery.dealers) <= frozenset(around.adverts):
             raise refusal("envelopes come from neighbours")
         for dealer, envelope in zip(delivery.dealers, delivery.envelopes, strict=True):
-            where = keys.place(around.roll.root, dealer, self._identity.client)
+            where = keys.place(around.roll.root, dealer, me)
             key = keys.envelope_key(secrets.envelope_key, around.adverts[dealer].envelope_key, where)
             shares = keys.opened(key, envelope, where)
             if shares is not None:

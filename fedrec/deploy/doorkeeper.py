@@ -1,0 +1,42 @@
+"""The doorkeeper: the process of a site that the outside and its operators talk to."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fedrec.deploy.listen import serve
+from fedrec.deploy.logs import start_logging
+from fedrec.deploy.roster import Roster
+from fedrec.deploy.site import Site
+from fedrec.deploy.status import LOCAL, operators
+from fedrec.deploy.view import SiteView, Standing
+from fedrec.exchange.superlink import online, register
+
+
+def main(folder: str) -> None:
+    """Keep the door of the site in `folder` until SIGTERM."""
+    site = Site.open(Path(folder))
+    start_logging("door", site.logs)
+    spec, authority = site.spec, site.ca
+    superlink = f"127.0.0.1:{spec.superlink}"
+
+    def admit(public: bytes) -> int:
+        key = serialization.load_pem_public_key(public)
+        assert isinstance(key, ec.EllipticCurvePublicKey)  # the desk has parsed it
+        return register(superlink, authority, key)
+
+    def standing() -> Standing:
+        with Roster(site.roster, spec.seats) as roster:
+            enrolled = len(roster.nodes())
+        return Standing(seats=spec.seats, enrolled=enrolled, online=online(superlink, authority))
+
+    hosts = {*LOCAL, spec.operators_at[0]}
+    serve(site, operators(SiteView(site.path, standing), hosts=sorted(hosts)), register=admit)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

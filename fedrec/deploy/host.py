@@ -1,0 +1,248 @@
+"""A client process: it runs the devices of some folders, each with its own key, seat, events and ledger.
+
+What goes wrong with one device is told in its folder and does not stop the others.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from http.client import HTTPException, HTTPSConnection
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec.deploy.certificates import trusting
+from fedrec.deploy.folder import LEDGER, TASK, DeviceFolder, spending
+from fedrec.deploy.identity import Identity, Witness
+from fedrec.device.member import Member, Work
+from fedrec.errors import FedrecError, PrivacyRefusal, RunError
+from fedrec.exchange.client import answering
+from fedrec.exchange.duty import run_nodes
+from fedrec.exchange.fleet import Node
+from fedrec.exchange.line import Line
+from fedrec.exchange.masks import Disguise, Enrolled
+from fedrec.privacy.device_ledger import DeviceLedger
+from fedrec.rounds.aggregate import Turn
+from fedrec.task import Task
+
+WAITING, AWAY, REFUSED, FAILED, STOPPED = "waiting", "away", "refused", "failed", "stopped"
+
+_LOG = logging.getLogger(__name__)
+_RING = "/fedrec/v1/bell?after={}"
+_LONGEST = 40.0  # seconds; the server answers after 25
+_PAUSES = (1000, 5000)  # milliseconds until the bell of a server that is away is listened for again
+
+Told = Callable[[Path, str], None]
+
+
+@dataclass(eq=False)
+class Hosted:
+    """A device that answers, and whose folder is told how it fares."""
+
+    folder: DeviceFolder
+    member: Member
+    identity: Identity
+    _said: tuple[str, str | None] = (WAITING, None)
+    _telling: Lock = field(default_factory=Lock, repr=False)
+
+    @property
+    def client(self) -> int:
+        """Its seat."""
+        return self.member.client
+
+    @property
+    def task(self) -> str:
+        """Hash of the task."""
+        return self.member.task
+
+    @cached_property
+    def disguise(self) -> Disguise | None:
+        """Its masks, in a task that has them."""
+        task = self.member.work.task
+        if task.privacy is None or task.privacy.masking is None:
+            return None
+        witness = Witness(bytes.fromhex(self.folder.enrolment.roster_key))
+        return Disguise(task, Enrolled(self.identity, witness))
+
+    def take_part(self, turn: Turn, shared: NDArray[np.float32]) -> NDArray[Any]:
+        """What the device sends in a round."""
+        error: str | None = None
+        try:
+            return self.member.take_part(turn, shared)
+        except Exception as failure:
+            error = plain(failure)
+            raise
+        finally:
+            self.tell(WAITING, round=turn.number, error=error, **self.spent())
+
+    def revealed(self, number: int) -> None:
+        """Its masks of round `number` may be lifted."""
+        self.member.revealed(number)
+
+    def heard(self, error: FedrecError | None, told: Told) -> None:
+        """Note whether the server can be reached, each time that this changes."""
+        state = WAITING if error is None else AWAY if isinstance(error, RunError) else FAILED
+        words = None if error is None else plain(error)
+        if (state, words) != self._said:
+            self._said = (state, words)
+            self.tell(state, error=words)
+            told(self.folder.path, words or "in touch with the server")
+
+    def spent(self) -> dict[str, Any]:
+        """What it has given, by its own ledger. Not while it takes part in another thread."""
+        try:
+            ledger = self.member.ledger
+            return spending(ledger.standing(str(self.client)), self.task) if ledger else {}
+        except FedrecError:
+            return {}  # what is wrong with the ledger was said where it mattered
+
+    def tell(self, state: str, **got: object) -> None:
+        """Note how it fares. Nothing depends on it: a disk that refuses this is not the device's failure."""
+        with self._telling:
+            try:
+                self.folder.tell(state, **got)
+            except OSError as error:
+                _LOG.warning("the status of device %d cannot be written (%s)", self.client, error.strerror)
+
+
+class Bell:
+    """The server's bell: a call returns when it rang, or after a while."""
+
+    def __init__(self, server: str, authority: bytes, stop: Event) -> None:
+        at = urlsplit(server)
+        self._host, self._port = str(at.hostname), at.port or 443
+        self._trust, self._stop, self._rung = trusting(authority), stop, 0
+
+    def __call__(self) -> None:
+        """Wait for it. Where it cannot be heard, wait a moment of one's own: not all shall come back at once."""
+        line = HTTPSConnection(self._host, self._port, timeout=_LONGEST, context=self._trust)
+        try:
+            line.request("GET", _RING.format(self._rung))
+            self._rung = int(json.loads(line.getresponse().read(1024))["bell"])
+        except (OSError, HTTPException, ValueError, KeyError, TypeError):
+            low, high = _PAUSES
+            self._stop.wait((low + secrets.randbelow(high - low)) / 1000)
+        finally:
+            line.close()
+
+
+def host(folders: Sequence[DeviceFolder], stop: Event, told: Told) -> None:
+    """Run the devices of `folders` until `stop`; replies under way are finished, and the server is told goodbye.
+
+    `told` hears, in plain words, what is wrong with which device. Raises it if none of them can run.
+    """
+    with ExitStack() as stack:
+        hosted, wrong = opened(folders, stack, told)
+        if not hosted:
+            raise wrong[0]
+        for site in dict.fromkeys(_site(each) for each in hosted):
+            stack.enter_context(_on_duty([each for each in hosted if _site(each) == site], stop, told))
+        stop.wait()
+
+
+def opened(folders: Sequence[DeviceFolder], stack: ExitStack, told: Told) -> tuple[list[Hosted], list[FedrecError]]:
+    """The devices that can run, until `stack` closes them, and what is wrong with the others."""
+    works: dict[str, Work] = {}
+    hosted, wrong = list[Hosted](), list[FedrecError]()
+    for folder in folders:
+        with ExitStack() as own:
+            try:
+                hosted.append(_opened(folder, works, own))
+            except FedrecError as error:
+                wrong.append(error)
+                told(folder.path, plain(error))
+            else:
+                stack.push(own.pop_all())
+    return hosted, wrong
+
+
+def plain(error: Exception) -> str:
+    """What went wrong, for whoever owns the device; no more than its kind where the words may quote a person's."""
+    return str(error) if isinstance(error, FedrecError) else f"this device failed ({type(error).__name__})"
+
+
+def _opened(folder: DeviceFolder, works: dict[str, Work], own: ExitStack) -> Hosted:
+    """A device, on the terms of its owner; whoever refuses has written no entry into its ledger."""
+    with _usable(folder):
+        own.enter_context(folder.running())
+        try:
+            identity, policy, work = Identity.read(folder.path), folder.policy, _work(folder, works)
+            store = own.enter_context(folder.events())
+            ledger = None
+            if work.task.privacy:
+                ledger = own.enter_context(DeviceLedger(folder.path / LEDGER, policy.limits))
+            hosted = Hosted(folder, Member(work, identity.seat, store, policy=policy, ledger=ledger), identity)
+        except FedrecError as error:
+            folder.tell(REFUSED if isinstance(error, PrivacyRefusal) else FAILED, error=str(error))
+            raise
+    hosted.tell(WAITING, error=None, **hosted.spent())
+    own.callback(hosted.tell, STOPPED)
+    return hosted
+
+
+def _work(folder: DeviceFolder, works: dict[str, Work]) -> Work:
+    """The folder's task; one that is open already is not opened again."""
+    promised = folder.enrolment.task
+    if promised not in works:
+        task = Task.open(folder.path / TASK)
+        if task.hash != promised:
+            remedy = "Enrol again, with the version of fedrec that the server runs."
+            raise RunError("a device trains the task that it enrolled in", remedy=remedy,
+                           enrolled=promised[:12], found=task.hash[:12])  # fmt: skip
+        works[promised] = Work(task)
+    return works[promised]
+
+
+def _site(hosted: Hosted) -> tuple[str, str]:
+    return hosted.folder.enrolment.server, hosted.folder.enrolment.site
+
+
+@contextmanager
+def _on_duty(hosted: Sequence[Hosted], stop: Event, told: Told) -> Iterator[None]:
+    """The devices of one site, answering over one line."""
+    server, authority = hosted[0].folder.enrolment.server, hosted[0].folder.authority
+    line = Line(_address(server), authority)
+    nodes = {Node(_address(server), each.identity.key, authority, line=line): each for each in hosted}
+
+    def run() -> None:
+        try:
+            run_nodes(
+                [*nodes], [answering(each) for each in hosted], bell=Bell(server, authority, stop), stop=stop,
+                heard=lambda node, error: nodes[node].heard(error, told),
+            )  # fmt: skip
+        finally:
+            stop.set()
+
+    thread = Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        line.close()
+
+
+def _address(server: str) -> str:
+    at = urlsplit(server)
+    return at.netloc if at.port else f"{at.netloc}:443"
+
+
+@contextmanager
+def _usable(folder: DeviceFolder) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        remedy = "Let this process read and write the folder."
+        raise RunError("a device's folder can be used", remedy=remedy, path=str(folder.path),
+                       reason=error.strerror) from None  # fmt: skip

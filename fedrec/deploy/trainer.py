@@ -1,0 +1,195 @@
+"""The trainer: the process of a site that holds the model. It runs what is installed here, and nothing else.
+
+Killed at any moment and started again, it goes on from the last checkpoint and pays no less than it released.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fedrec.deploy import bell
+from fedrec.deploy.identity import Witness
+from fedrec.deploy.logs import note, start_logging
+from fedrec.deploy.roster import Roster
+from fedrec.deploy.site import Site
+from fedrec.errors import FedrecError
+from fedrec.exchange.serve import Patience, devices, serve
+from fedrec.exchange.strategy import Progress
+from fedrec.exchange.superlink import executing
+from fedrec.exchange.watch import Step, Watched
+from fedrec.files import write_atomic
+from fedrec.model.pack import write_pack
+from fedrec.model.publish import publish
+from fedrec.privacy.chain import Book
+from fedrec.privacy.sampling import Cyclic
+from fedrec.privacy.statement import Statement, statements
+from fedrec.rounds.checkpoint import Checkpoint
+from fedrec.runs import Run
+from fedrec.task import Task
+
+_BEAT = 5.0  # seconds between two signs of life
+_WEEKS = 6e7  # seconds: devices may take as long to come as they like
+_LOG = logging.getLogger("fedrec.trainer")
+
+
+class Board:
+    """What operators see of the trainer: a few numbers in two small files, and a sign of life in the first.
+
+    Who was asked is not among them; how many were is, where that is no secret.
+    """
+
+    def __init__(self, site: Site, task: Task) -> None:
+        self._site, self._task, self._lock = site, task, threading.Lock()
+        self._first = "keys" if task.privacy and task.privacy.masking else "updates"
+        self._patience = site.spec.phase_seconds
+        self._now: dict[str, Any] = {"round": 0, "phase": "starting", "since": time.time(), "attempt": 1}
+
+    def step(self, step: Step) -> None:
+        """A step of a round has begun, or one more answer has come."""
+        with self._lock:
+            if step.answered == 0:  # it begins
+                again = step.round == self._now["round"]
+                attempt = self._now["attempt"] + (step.phase == self._first) if again else 1
+                self._now = {"round": step.round, "phase": step.phase, "since": time.time(), "attempt": attempt}
+                self._now["deadline"] = time.time() + self._patience
+            if self._public(step.round):
+                self._now |= {"asked": step.asked, "answered": step.answered}
+        if step.answered in (0, step.asked):
+            self.beat()
+
+    def phase(self, name: str, number: int) -> None:
+        """The trainer does something of its own."""
+        with self._lock:
+            self._now = {"round": number, "phase": name, "since": time.time(), "attempt": 1}
+        self.beat()
+
+    def finished(self, progress: Progress) -> None:
+        """A round is over."""
+        last: dict[str, Any] = {"round": progress.round, "phase": "finished", "beat": time.time()}
+        if progress.judged is not None:
+            told = progress.judged
+            last |= {"asked": told.asked, "accepted": told.accepted, "refused": dict(sorted(told.refused.items()))}
+        write_atomic(self._site.state / "last.json", json.dumps(last).encode())
+
+    def beat(self) -> None:
+        """A sign of life."""
+        with self._lock:
+            content = json.dumps(self._now | {"beat": time.time()})
+        write_atomic(self._site.state / "round.json", content.encode())
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Signs of life from a thread."""
+        done = threading.Event()
+
+        def beats() -> None:
+            while not done.wait(_BEAT):
+                self.beat()
+
+        thread = threading.Thread(target=beats, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _public(self, number: int) -> bool:
+        privacy = self._task.privacy
+        if privacy is None or not 1 <= number <= privacy.rounds:
+            return privacy is None
+        return isinstance(privacy.place(number).phase.schedule, Cyclic)
+
+
+def train(site: Site) -> None:
+    """Train the site's run to its end over its SuperLink, and publish the model."""
+    run, spec = Run.open(site.run), site.spec
+    task = Task.open(run.path)
+    run.check_plan(task.plan)
+    board = Board(site, task)
+
+    def observe(progress: Progress) -> None:
+        if all(row["round"] != progress.round for row in run.metrics()[-1:]):
+            run.tell(_row(progress))
+        board.finished(progress)
+        note(_LOG, "a round is over", {"round": progress.round})
+
+    with run.locked(), Roster(site.roster, spec.seats) as roster, board.beating():
+        board.phase("waiting for devices", 0)
+        crew = devices(
+            task, run.path, roster.nodes, begin=spec.begin, witness=Witness(site.roster_key), answers=spec.phase_seconds
+        )
+        secret = site.executor_secret.read_bytes()
+        address, patience = f"127.0.0.1:{spec.superlink}", Patience(_WEEKS, spec.phase_seconds)
+        with executing(address, site.ca, secret, {"run": site.run.name}, ring=lambda: bell.ring(site.bell)) as grid:
+            serve(task, Watched(grid, board.step), run.path, [observe], crew=crew, patience=patience)
+        board.phase("publishing", task.plan.rounds)
+        publish_model(site, task)
+        board.phase("finished", task.plan.rounds)
+
+
+def publish_model(site: Site, task: Task) -> int:
+    """Publish the model as it is in the checkpoint now; the version. Every round's model may be seen: it is paid for.
+
+    Refuses P16 a model that is not of the ledger's last release.
+    """
+    saved = Checkpoint.load(site.run / "checkpoint.safetensors", task.hash)
+    number, shared = (saved.round, saved.optimum.shared) if saved else (0, task.model.initial)
+    head = ""
+    if task.privacy is not None and saved is not None:
+        book = Book.read(site.run / "ledger.jsonl")
+        book.check_export(saved.round, saved.digest)
+        head = book.head
+    claims = claims_of(task, head)
+    content = json.dumps([json.loads(each.json()) for each in claims], indent=2)
+    write_atomic(site.run / "statement.json", content.encode())
+
+    def build(folder: Path) -> None:
+        write_pack(folder, task, shared, claims, round=number)
+
+    return publish(site.packs, build, site.signing, keep=site.spec.packs)
+
+
+def claims_of(task: Task, head: str = "") -> tuple[Statement, ...]:
+    """Who is protected from whom by a deployment of `task`."""
+    return statements(task.privacy, ledger_head=head, simulated=False)
+
+
+def _row(progress: Progress) -> dict[str, Any]:
+    """What anybody may know of a round."""
+    row: dict[str, Any] = {
+        "round": progress.round, "bytes_down": progress.bytes_down, "bytes_up": progress.bytes_up,
+    }  # fmt: skip
+    if progress.seconds is not None:
+        row["seconds"] = round(progress.seconds, 3)
+    if progress.tally is not None:
+        row |= {"clients": progress.tally.accepted, "refused": dict(sorted(progress.tally.refused.items()))}
+    if progress.spent is not None:
+        row["spent"] = asdict(progress.spent)
+    return row
+
+
+def main(folder: str) -> int:
+    """Train the site in `folder`; the exit code says whether it is worth trying again (5, 6) or not."""
+    site = Site.open(Path(folder))
+    start_logging("trainer", site.logs)
+    try:
+        train(site)
+    except FedrecError as error:
+        _LOG.error("the trainer stops: %s", error)
+        print(f"fedrec: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

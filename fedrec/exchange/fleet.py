@@ -1,0 +1,208 @@
+"""The device's end of Flower's wire: messages are answered by installed code, and nothing that was sent is executed.
+
+Flower's SuperNode fetches a bundle of code from the server and runs it. These nodes never ask for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from base64 import b64encode
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Message, Metadata
+from flwr.common.constant import HEARTBEAT_CALL_TIMEOUT, HEARTBEAT_DEFAULT_INTERVAL, TIMESTAMP_HEADER
+from flwr.common.serde import message_from_proto
+from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2
+from flwr.proto.node_pb2 import Node as Named
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore.date import now
+from flwr.supercore.error import ApiErrorCode
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+
+from fedrec.errors import FedrecError, RunError, WireError
+from fedrec.exchange.flower import crashed
+from fedrec.exchange.line import A, Limits, Line, Readable, versions
+from fedrec.exchange.parcels import Packed, Parcel, pack
+
+MOST = 64 << 20
+INTERVAL = HEARTBEAT_DEFAULT_INTERVAL  # the server takes a node for lost after two of them in seconds
+
+_SIGNED_FOR = 20.0  # seconds; the server accepts a signature for five minutes
+_PROMPT = Limits(HEARTBEAT_CALL_TIMEOUT, 1 << 16)
+_CALL = Limits(30.0, 1 << 20)
+_SLOWEST = 16 << 10  # bytes a second; a slower line is given up
+_LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Answer = Callable[[Message], Message]
+
+
+class Node:
+    """One enrolled device's connection to the server at `address` ("host:port").
+
+    `number` is what `activate` returned in an earlier life, if that is known. `line` is one that the nodes of a process
+    share, and that its maker closes. A message is at most `most` bytes.
+    Where the line breaks in the middle of a message, a step is repeated for `patience` seconds.
+    """
+
+    def __init__(  # noqa: PLR0913  (where, who, whom to believe; the rest may be left out)
+        self, address: str, key: ec.EllipticCurvePrivateKey, root_certificates: bytes, *,
+        number: int = 0, line: Line | None = None, most: int = MOST, patience: float = 30.0,
+    ) -> None:  # fmt: skip
+        self._line = line or Line(address, root_certificates)
+        self._shared = line is not None
+        self._key, self._public = key, public_key_to_bytes(key.public_key())
+        self._most, self._patience = most, patience
+        self._signed = (float("-inf"), dict[str, str]())
+        self._me = Named(node_id=number)
+
+    def activate(self) -> int:
+        """Report for duty: the number by which the server knows this node, the same for a key each time.
+
+        A server takes a node that was killed for one on duty until two of its heartbeats are missing, and refuses to
+        let it in a second time. Whoever knows the node's number need not wait.
+        """
+        if self._me.node_id:
+            self.beat()
+            return int(self._me.node_id)
+        request = fleet_pb2.ActivateNodeRequest(public_key=self._public, heartbeat_interval=INTERVAL)
+        said = self._ask("activate-node", request, fleet_pb2.ActivateNodeResponse, _PROMPT)
+        self._me = Named(node_id=said.node_id)
+        return int(said.node_id)
+
+    def beat(self) -> None:
+        """Say that this node is still there, more often than every two `INTERVAL`."""
+        request = heartbeat_pb2.SendNodeHeartbeatRequest(node=self._me, heartbeat_interval=INTERVAL)
+        said = self._ask("send-node-heartbeat", request, heartbeat_pb2.SendNodeHeartbeatResponse, _PROMPT)
+        if not said.success:
+            raise WireError("the server knows this node", remedy="Enrol this device again.")
+
+    def once(self, answer: Answer) -> bool:
+        """Answer one message if one is waiting; whether there was one.
+
+        An `answer` that raises gives a reply that says so, without its text. So does a message that cannot be read.
+        """
+        said = self._ask("pull-messages", fleet_pb2.PullMessagesRequest(node=self._me), fleet_pb2.PullMessagesResponse)
+        if not said.messages_list:
+            return False
+        announced, tree = message_from_proto(said.messages_list[0]), said.message_object_trees[0]
+        try:
+            reply = self._reply(announced, tree, answer)
+            self._insist(lambda: self._push(reply))
+            self._confirm(announced.metadata)
+        except WireError as error:
+            if error.got.get("code") != ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED:
+                raise
+            _LOG.info("too late: the run has ended")
+        return True
+
+    def deactivate(self) -> None:
+        """Sign off; the server will not wait for this node."""
+        request = fleet_pb2.DeactivateNodeRequest(node_id=self._me.node_id)
+        self._ask("deactivate-node", request, fleet_pb2.DeactivateNodeResponse, _PROMPT)
+
+    def close(self) -> None:
+        """Hang up, unless others share the line."""
+        if not self._shared:
+            self._line.close()
+
+    def _reply(self, announced: Message, tree: message_pb2.ObjectTree, answer: Answer) -> Packed:
+        try:
+            message = self._fetch(announced.metadata, tree)
+        except WireError as error:
+            _LOG.error("%s", error)
+            reply = crashed(announced, error.rule)
+        else:
+            reply = _replied(answer, message)
+        return pack([reply])[0]
+
+    def _fetch(self, announced: Metadata, tree: message_pb2.ObjectTree) -> Message:
+        run, parcel = announced.run_id, Parcel(tree, most=self._most)
+
+        def pull(object_id: str) -> message_pb2.PullObjectResponse:
+            request = message_pb2.PullObjectRequest(node=self._me, run_id=run, object_id=object_id)
+            return self._ask("pull-object", request, message_pb2.PullObjectResponse, _sized(self._most))
+
+        self._insist(lambda: _all_there(parcel.fetch(pull, self._line.kept)))
+        message = parcel.open()
+        if (message.metadata.dst_node_id, message.metadata.run_id) != (self._me.node_id, run):
+            raise WireError("a message is for the node that gets it")
+        return message
+
+    def _confirm(self, announced: Metadata) -> None:
+        """Let the server forget the message. It sweeps up after the run anyway."""
+        request = message_pb2.ConfirmMessageReceivedRequest(
+            node=self._me, run_id=announced.run_id, message_object_id=announced.message_id
+        )
+        with suppress(RunError):
+            self._ask("confirm-message-received", request, message_pb2.ConfirmMessageReceivedResponse)
+
+    def _push(self, reply: Packed) -> None:
+        run = reply.envelope.metadata.run_id
+        request = fleet_pb2.PushMessagesRequest(
+            node=self._me, messages_list=[reply.envelope], message_object_trees=[reply.tree]
+        )
+        said = self._ask("push-messages", request, fleet_pb2.PushMessagesResponse)
+        for object_id in said.objects_to_push:
+            content = reply.part(object_id)
+            part = message_pb2.PushObjectRequest(
+                node=self._me, run_id=run, object_id=object_id, object_content=content, session_id=said.session_id
+            )
+            stored = self._ask("push-object", part, message_pb2.PushObjectResponse, _sized(len(content)))
+            if not stored.stored:
+                raise RunError("the server stores what it asks for")
+
+    def _insist(self, step: Callable[[], T]) -> T:
+        """Repeat a step over a broken line, ever more slowly."""
+        until, pause = time.monotonic() + self._patience, 0.02
+        while True:
+            try:
+                return step()
+            except RunError:
+                if time.monotonic() + pause > until:
+                    raise
+            time.sleep(pause)
+            pause = min(1.6 * pause, 5.0)
+
+    def _ask(self, what: str, request: Readable, answer: type[A], limits: Limits = _CALL) -> A:
+        return self._line.ask(f"/v1/fleet/{what}", request, answer, self._headers(), limits)
+
+    def _headers(self) -> dict[str, str]:
+        """Who asks: Flower's signature covers the time alone, so that one may serve for several requests."""
+        signed_at, headers = self._signed
+        if abs(time.time() - signed_at) > _SIGNED_FOR:
+            stamp = now().isoformat()
+            signature = self._key.sign(stamp.encode("ascii"), ec.ECDSA(hashes.SHA256()))
+            headers = {
+                FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(self._public).decode("ascii"),
+                FLEET_HTTP_SIGNATURE_HEADER: b64encode(signature).decode("ascii"),
+                TIMESTAMP_HEADER: stamp,
+                **versions("SuperNode"),
+            }
+            self._signed = (time.time(), headers)
+        return headers
+
+
+def _replied(answer: Answer, message: Message) -> Message:
+    try:
+        return answer(message)
+    except FedrecError as error:
+        _LOG.error("%s", error)
+        return crashed(message, error.rule)
+    except Exception as error:
+        _LOG.exception("this device failed")
+        return crashed(message, f"a device failed: {type(error).__name__}")
+
+
+def _all_there(complete: bool) -> None:  # noqa: FBT001
+    if not complete:
+        raise RunError("a message arrives whole", remedy="Its sender may still be at it.")
+
+
+def _sized(size: int) -> Limits:
+    return Limits(30.0 + size / _SLOWEST, size + (1 << 16))

@@ -1,0 +1,254 @@
+"""A real SuperLink with TLS, enrolled nodes and a database; devices in this process."""
+
+import io
+import threading
+import time
+import zipfile
+from contextlib import closing, contextmanager
+
+import numpy as np
+import pytest
+from federation import CLIENTS, ROUNDS, Toy, partition, train
+from flwr.proto import control_pb2, fab_pb2
+from links import Authority, answering, eventually, new_key, posing, serving
+
+from fedrec.errors import RunError, WireError
+from fedrec.exchange import wire
+from fedrec.exchange.client import client_app
+from fedrec.exchange.fleet import Node
+from fedrec.exchange.line import Line, versions
+from fedrec.exchange.superlink import executing, register, unregister
+from fedrec.population.grid import in_process
+
+
+def device(context):
+    toy = Toy(partition(context))
+    toy.disguise = None
+    return toy
+
+
+APP = client_app(device)
+SECRET_TEXT = "what a person did"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("site")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def keys(server):
+    return server.enrol(CLIENTS)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The model of a grid in this process."""
+    model, _ = train(tmp_path_factory.mktemp("expected"), grid=in_process(APP, CLIENTS))
+    return model
+
+
+@contextmanager
+def federation(server, keys, answers):
+    """A grid of ours with its nodes on duty."""
+    with server.fleet(keys, answers) as bell, server.executing(ring=bell.ring) as grid:
+        eventually(lambda: len(grid.get_node_ids()) == len(keys))
+        yield grid
+
+
+def honest(count=CLIENTS):
+    return [answering(APP, place) for place in range(count)]
+
+
+def replies(grid, requests, timeout=20.0):
+    return list(grid.send_and_receive(requests, timeout=timeout))
+
+
+def test_a_model_trained_over_the_wire_is_the_one_of_a_grid_in_process(server, keys, expected, tmp_path):
+    with federation(server, keys, honest()) as grid:
+        model, told = train(tmp_path / "run", grid=grid)
+    np.testing.assert_array_equal(model, expected)
+    assert [progress.round for progress in told] == list(range(1, ROUNDS + 1))
+
+
+@pytest.mark.parametrize("before", [1, 4])
+def test_a_superlink_killed_in_the_middle_of_a_round_costs_nothing(server, keys, expected, tmp_path, before):
+    answered = threading.Semaphore(0)
+    done = threading.Event()
+
+    def crash():
+        for _ in range(CLIENTS + before):  # everybody said hello
+            answered.acquire()
+        server.kill()
+        time.sleep(0.3)
+        server.start()
+        done.set()
+
+    def counted(answer):
+        def count(message):
+            answered.release()
+            return answer(message)
+
+        return count
+
+    crasher = threading.Thread(target=crash)
+    with federation(server, keys, [counted(answer) for answer in honest()]) as grid:
+        crasher.start()
+        model, _ = train(tmp_path / "run", grid=grid)
+        crasher.join()
+    assert done.is_set()
+    np.testing.assert_array_equal(model, expected)
+
+
+def test_a_key_has_one_node_and_a_revoked_one_does_not_come_back(server):
+    key = new_key()
+    node = register(server.address, server.authority.pem, key.public_key())
+    assert register(server.address, server.authority.pem, key.public_key()) == node
+    with closing(Node(server.address, key, server.authority.pem)) as device:
+        assert device.activate() == node
+        device.beat()
+        unregister(server.address, server.authority.pem, node)
+        with pytest.raises(WireError, match="enrolled key"):
+            device.beat()
+    unregister(server.address, server.authority.pem, node)
+    with pytest.raises(WireError, match="new key"):
+        register(server.address, server.authority.pem, key.public_key())
+
+
+def test_an_unknown_key_is_told_to_enrol(server):
+    with (
+        closing(Node(server.address, new_key(), server.authority.pem)) as stranger,
+        pytest.raises(WireError, match="enrolled before it connects"),
+    ):
+        stranger.activate()
+
+
+@pytest.mark.parametrize(
+    ("certificate", "rule"),
+    [
+        ({"days": -1}, "has not expired"),
+        ({"address": "127.0.0.9"}, "names its address"),
+        ({"authority": Authority()}, "signed by the authority"),
+    ],
+)
+def test_every_bad_certificate_is_told_by_its_name(tmp_path, certificate, rule):
+    ours = Authority()
+    authority = certificate.pop("authority", ours)
+    authority.issue(tmp_path, **certificate)
+    with (
+        posing(tmp_path) as address,
+        closing(Node(address, new_key(), ours.pem)) as device,
+        pytest.raises(WireError, match=rule),
+    ):
+        device.activate()
+
+
+def test_nobody_at_the_address_is_out_of_reach():
+    with closing(Node("127.0.0.1:9", new_key(), Authority().pem)) as device, pytest.raises(RunError, match="in reach"):
+        device.activate()
+
+
+def test_a_device_that_fails_says_so_and_no_more(server, keys):
+    def fails(message):
+        raise ValueError(SECRET_TEXT)
+
+    with federation(server, keys[:2], [fails, answering(APP, 1)]) as grid:
+        first, second = keys_in_order(server, keys[:2])
+        got = {reply.metadata.src_node_id: reply for reply in replies(grid, [wire.hello(first), wire.hello(second)])}
+    assert got[first].has_error() and SECRET_TEXT not in got[first].error.reason
+    assert "ValueError" in got[first].error.reason
+    assert wire.read_header(got[second]).client == 1
+
+
+def test_a_message_that_is_too_large_is_refused_before_all_of_it_came(server, keys):
+    with (
+        server.executing() as grid,
+        closing(Node(server.address, keys[0], server.authority.pem, most=4096)) as device,
+    ):
+        node = device.activate()
+        request = wire.train(node, wire.Header("task", 1), wire.arrays(np.zeros(10_000, np.float32)))
+        seen = []
+        device_thread = threading.Thread(target=lambda: eventually(lambda: device.once(seen.append)))
+        device_thread.start()
+        [reply] = replies(grid, [request])
+        device_thread.join()
+        device.deactivate()
+    assert reply.error.reason == "a message is no larger than agreed" and not seen
+
+
+def test_replies_bear_the_sender_that_the_superlink_verified(server, keys):
+    """A node that signs as another in its message is not believed."""
+    first, second = keys_in_order(server, keys[:2])
+
+    def lies(message):
+        reply = answering(APP, 0)(message)
+        reply.metadata.__dict__["_src_node_id"] = second
+        return reply
+
+    with federation(server, keys[:1], [lies]) as grid:
+        got = replies(grid, [wire.hello(first)], timeout=1.5)
+    assert [reply.metadata.src_node_id for reply in got] in ([], [first])
+
+
+def test_what_cannot_be_left_for_a_node_is_an_absence(server, keys):
+    with federation(server, keys[:1], honest(1)) as grid:
+        [there] = keys_in_order(server, keys[:1])
+        got = {reply.metadata.src_node_id: reply for reply in replies(grid, [wire.hello(12345), wire.hello(there)])}
+    assert got[12345].has_error() and not got[there].has_error()
+
+
+def test_nobody_waits_beyond_the_timeout(server, keys):
+    with server.executing() as grid, closing(Node(server.address, keys[0], server.authority.pem)) as silent:
+        node = silent.activate()
+        began = time.monotonic()
+        assert replies(grid, [wire.hello(node)], timeout=0.5) == []
+        assert time.monotonic() - began < 2
+        silent.deactivate()
+
+
+def test_only_who_knows_the_secret_executes(server):
+    with (
+        pytest.raises(WireError, match="the task that asks"),
+        executing(server.address, server.authority.pem, b"a guess", {}),
+    ):
+        pytest.fail("a stranger became the executor")
+
+
+def test_no_code_of_a_bundle_is_executed(server, keys, tmp_path):
+    planted = tmp_path / "planted"
+    with closing(Line(server.address, server.authority.pem)) as line:
+
+        def control(what, request, answer):
+            return line.ask(f"/v1/control/{what}", request, answer, versions("flwr CLI"))
+
+        def plant():
+            bundle = fab_pb2.Fab(content=bundle_that_writes(planted))
+            return control("start-run", control_pb2.StartRunRequest(fab=bundle), control_pb2.StartRunResponse).run_id
+
+        before = plant()
+        with federation(server, keys[:2], honest(2)) as grid:
+            during = plant()
+            assert len(replies(grid, [wire.hello(node) for node in grid.get_node_ids()])) == 2
+            ours = grid.run.run_id
+        runs = control("list-runs", control_pb2.ListRunsRequest(), control_pb2.ListRunsResponse).run_dict
+    assert not planted.exists()
+    assert [runs[run].status.sub_status for run in (before, ours, during)] == ["stopped", "completed", "stopped"]
+
+
+def bundle_that_writes(path):
+    code = f"open({str(path)!r}, 'w').close()\nfrom flwr.serverapp import ServerApp\napp = ServerApp()\n"
+    project = (
+        '[project]\nname = "planted"\nversion = "1.0.0"\ndescription = ""\nlicense = "x"\n'
+        '[tool.flwr.app]\npublisher = "somebody"\n'
+        '[tool.flwr.app.components]\nserverapp = "planted:app"\nclientapp = "planted:app"\n'
+    )
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as bundle:
+        bundle.writestr("pyproject.toml", project)
+        bundle.writestr("planted.py", code)
+    return content.getvalue()
+
+
+def keys_in_order(server, some):
+    return [register(server.address, server.authority.pem, key.public_key()) for key in some]
