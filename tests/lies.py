@@ -13,8 +13,8 @@ from fedrec.exchange.secagg.roll import Roll
 from fedrec.exchange.secagg.seals import place_of
 
 VICTIM, COLLUDER = 2, 7
-SPARSE = terms_of(degree=6, least=8)
-NINE = terms_of(degree=8, threshold=5)
+SPARSE = terms_of(cohort=20, degree=6, least=8)
+NINE = terms_of(cohort=9, degree=8, threshold=5)
 TWENTY = tuple(range(20))
 
 
@@ -157,6 +157,20 @@ def shrunk_roster(session):
     """Four clients are left, fewer than may be summed."""
     session = replace(session, terms=terms_of(least=8, threshold=4))
     return accepts(session, rewritten(session, lambda all_: list(all_.values())[:5]))
+
+
+def crowded_roster(session):
+    """So many lines of nobody's that the complete graph turns into a ring."""
+    session = replace(session, terms=terms_of(least=2))
+    session.advertised()
+    adverts = {advert.leaf: advert for advert in session.server._cohort.adverts.values()}
+    mine = session.maskers[VICTIM].advertise().leaf
+    for tries in range(10_000):  # the server looks for lines with which all are the victim's neighbours but one
+        leaves = tuple(sorted([*adverts, bytes_of("nobody", tries)(32)]))
+        near = Roll(session.terms, leaves).neighbours(mine)
+        if near <= adverts.keys():
+            return accepts(session, Roster.of(b"".join(leaves), [adverts[leaf] for leaf in near]))
+    raise AssertionError("no such line was found")
 
 
 def few_neighbours(session):

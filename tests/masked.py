@@ -66,7 +66,17 @@ def _seat(client, public):
 
 def terms_of(**changes):
     """Eight clients in a complete graph: four lift a mask, five must survive."""
-    usual = {"task": "t", "round": 3, "nonce": "n", "dim": 6, "bits": 32, "threshold": 4, "degree": 7, "least": 5}
+    usual = {
+        "task": "t",
+        "round": 3,
+        "nonce": "n",
+        "dim": 6,
+        "bits": 32,
+        "cohort": 8,
+        "degree": 7,
+        "threshold": 4,
+        "least": 5,
+    }
     return Terms(**{**usual, **changes})
 
 

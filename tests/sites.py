@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 import threading
+import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,10 +117,20 @@ def connect(site: Site, port: int | None = None) -> ssl.SSLSocket:
     return trusting(site.ca).wrap_socket(plain, server_hostname="127.0.0.1")
 
 
-def knock(site: Site, content: bytes) -> bytes:
+def wait_for(site: Site, port: int | None = None):
+    """Until somebody with the site's certificate answers there."""
+    for _ in range(400):
+        try:
+            return connect(site, port).close()
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError("nobody answers")
+
+
+def knock(site: Site, content: bytes, port: int | None = None) -> bytes:
     """What comes back for raw bytes, until the other side closes or has said all it had to."""
     answer = b""
-    with connect(site) as line:
+    with connect(site, port) as line:
         line.sendall(content)
         try:
             while chunk := line.recv(65536):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+CLIENT_MACHINE = {"fedrec.deploy.folder", "fedrec.deploy.host"}  # the rest of a deployment is the server's
 PILLARS = {f"fedrec.privacy.{name}" for name in ("clipping", "noise", "sampling", "accounting")}
 HEAVY = {"torch", "flwr", "ray", "pandas", "transformers", "peft", "opacus", "pyarrow", "scipy", "matplotlib"}
 DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson"}
@@ -60,8 +61,8 @@ def reaches(module: Module, *packages: str) -> list[str]:
 
 
 def server_sees_no_person(module: Module) -> list[str]:
-    blind = module.inside("server", "fedrec.rounds", "fedrec.exchange", "fedrec.task")
-    return reaches(module, "fedrec.device") if blind else []
+    blind = module.inside("server", "fedrec.rounds", "fedrec.exchange", "fedrec.task", "fedrec.deploy")
+    return reaches(module, "fedrec.device") if blind and module.name not in CLIENT_MACHINE else []
 
 
 def privacy_stands_alone(module: Module) -> list[str]:
@@ -78,7 +79,8 @@ def flower_stays_outside(module: Module) -> list[str]:
 
 
 def databases_are_history_and_ledgers(module: Module) -> list[str]:
-    allowed = module.name == "fedrec.device.history" or module.name.endswith("ledger")
+    known = ("fedrec.device.history", "fedrec.device.store", "fedrec.deploy.roster")
+    allowed = module.name in known or module.name.endswith("ledger")
     return [] if allowed else reaches(module, "sqlite3")
 
 
@@ -151,6 +153,7 @@ Wall = Callable[[Module], list[str]]
 
 CRACKS: list[tuple[Wall, str, str]] = [
     (server_sees_no_person, "server.app", "from fedrec.device.history import History"),
+    (server_sees_no_person, "fedrec.deploy.desk", "from fedrec.device.store import Store"),
     (server_sees_no_person, "fedrec.rounds.new", "def late():\n    from fedrec import device"),
     (server_sees_no_person, "fedrec.task", "if TYPE_CHECKING:\n    import fedrec.device.profile"),
     (server_sees_no_person, "fedrec.exchange.new", "import_module('fedrec.device')"),
@@ -183,6 +186,7 @@ CRACKS: list[tuple[Wall, str, str]] = [
 
 SOUND: list[tuple[Wall, str, str]] = [
     (server_sees_no_person, "client.app", "from fedrec.device.history import History"),
+    (server_sees_no_person, "fedrec.deploy.host", "from fedrec.device.member import Member"),
     (server_sees_no_person, "server.app", "import fedrec.devices"),
     (pillars_stand_apart, "fedrec.privacy.plan", "from fedrec.privacy.clipping import radius"),
     (pillars_stand_apart, "fedrec.privacy.accounting", "from fedrec.privacy.terms import Relation"),
@@ -242,6 +246,8 @@ def test_the_whole_house_is_looked_at():
 
 def test_the_server_never_loads_what_sees_a_person():
     assert not _of("fedrec.device", loaded(importing("server", "fedrec.task", "fedrec.rounds", "fedrec.exchange")))
+    processes = "\n".join(f"import fedrec.deploy.{name}" for name in ("supervisor", "trainer", "doorkeeper"))
+    assert not _of("fedrec.device", loaded(processes))
 
 
 def test_privacy_loads_no_network_no_model_and_no_person():

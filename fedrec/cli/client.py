@@ -21,6 +21,7 @@ client = typer.Typer(name="client", help="Join a federation, and run devices.", 
 FolderArgument = Annotated[Path, typer.Argument(help="The device's folder.")]
 FoldersArgument = Annotated[list[Path], typer.Argument(help="Folders of devices, or folders that hold such folders.")]
 
+_FILES = 1 << 16
 _PATIENCE = 60.0  # seconds: a reply under way is finished
 
 
@@ -60,6 +61,7 @@ def start(folders: FoldersArgument) -> None:
     from fedrec.deploy.folder import devices_of
     from fedrec.deploy.host import host
 
+    _many_files()
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: stop.set())
@@ -87,7 +89,7 @@ def stop(folders: FoldersArgument) -> None:
     devices = devices_of(folders)
     running = {device: process for device in devices if (process := device.process())}
     for process in set(running.values()):
-        os.kill(process, signal.SIGTERM)
+        _end(process)
     for device, process in running.items():
         if not device.ended(_PATIENCE):
             remedy = "Wait, or end the process yourself: nothing is lost."
@@ -130,6 +132,26 @@ def forget(
     with DeviceFolder(folder).events() as store:
         count = store.forget(item=item, before=_midnight(before) if before else None)
         typer.echo(f"forgot {count:,} events; the device has {len(store):,}")
+
+
+def _end(process: int) -> None:
+    try:
+        os.kill(process, signal.SIGTERM)
+    except ProcessLookupError:
+        return  # it has ended by itself
+    except PermissionError:
+        remedy = "Stop it as the user who started it."
+        raise RunError("a process is stopped by its own user", remedy=remedy, process=process) from None
+
+
+def _many_files() -> None:
+    """Open many files if the system lets us: each device has a handful."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _midnight(day: str) -> int:

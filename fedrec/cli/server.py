@@ -130,8 +130,8 @@ def status(folder: SiteArgument, form: FormatOption = Format.TEXT) -> None:
     else:
         typer.echo(f"{'running' if process else 'stopped'} at {spec.url}: {told['headline']}")
         typer.echo(f"{told['enrolled']} of {told['seats']} seats are taken")
-        for finding in told.get("findings", []):
-            typer.echo(f"  {finding.get('level', '')}: {finding.get('seen', finding)}")
+        for concern in health.concerns:
+            typer.echo(f"  {concern.state.word}: {concern.name}: {concern.seen}. {concern.remedy}")
     raise typer.Exit(0 if process else RunError.exit_code)
 
 
@@ -161,6 +161,16 @@ def publish(folder: SiteArgument) -> None:
 
     site = _site(folder)
     typer.echo(f"version {publish_model(site, Task.open(site.run))}")
+
+
+@server.command()
+def renew(folder: SiteArgument) -> None:
+    """Make a new certificate for the hosts in server.toml. It is used from the next start on; no device notices."""
+    from fedrec.deploy.certificates import SERVER, expires, issue_server
+
+    site = _site(folder)
+    issue_server(site.keys, site.spec.hosts)
+    typer.echo(f"valid until {expires(site.keys / SERVER):%Y-%m-%d}; restart the site to use it")
 
 
 @server.command()
@@ -208,6 +218,7 @@ def _prepared(folder: Path, plan: Plan, catalogue: Catalogue) -> Prepared:
     """A run folder of the plan, made anew if an earlier try was cut off."""
     from fedrec.deploy.site import Prepared
     from fedrec.deploy.trainer import claims_of
+    from fedrec.files import write_atomic
     from fedrec.runs import Run
     from fedrec.task import PLAN, Task
 
@@ -217,4 +228,6 @@ def _prepared(folder: Path, plan: Plan, catalogue: Catalogue) -> Prepared:
         Run.create(folder, task, data="")
     else:
         Run.open(folder).check_plan(plan)
-    return Prepared(task.hash, "\n\n".join(claim.text() for claim in claims_of(task)) + "\n")
+    claims = claims_of(task)
+    write_atomic(folder / "statement.json", json.dumps([json.loads(claim.json()) for claim in claims]).encode())
+    return Prepared(task.hash, "\n\n".join(claim.text() for claim in claims) + "\n")

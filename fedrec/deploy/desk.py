@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
@@ -33,12 +32,12 @@ from fedrec.errors import FedrecError
 
 _LOG = logging.getLogger("fedrec.desk")
 
-Register = Callable[[bytes], int]
+Register = Callable[[ec.EllipticCurvePublicKey], int]
 
 
 @dataclass(frozen=True, eq=False)
 class Desk:
-    """Answers `/fedrec/v1/…`. `register` makes a public key (PEM) known to the SuperLink and returns its node id."""
+    """Answers `/fedrec/v1/…`. `register` makes a key known to the SuperLink and returns its node id."""
 
     site: Site
     roster: Roster
@@ -101,7 +100,7 @@ class Desk:
             _LOG.info("an invitation was refused: %s", refused.reason.value)
             return _cannot()
         try:
-            self.roster.bind(seat, self.register(_pem(public)))
+            self.roster.bind(seat, self.register(public))
         except FedrecError as error:
             _LOG.warning("the SuperLink did not register a key: %s", type(error).__name__)
             return _refusal(503, "the server is not ready; try again in a moment", again=5)
@@ -167,7 +166,3 @@ def _file(path: Path) -> Response:
     if not stat.S_ISREG(found.st_mode):
         return _refusal(404, "there is no such file")
     return FileResponse(path, media_type="application/octet-stream", stat_result=found)
-
-
-def _pem(public: ec.EllipticCurvePublicKey) -> bytes:
-    return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)

@@ -26,6 +26,7 @@ _SILENCE = 90.0  # seconds without a byte taken or given
 _SLOWEST = 512  # bytes a second, over a whole request
 _GRACE = 60.0  # seconds on top of that
 _ANSWER = 120.0  # seconds that the SuperLink may think
+_KEPT = 4.0  # seconds that an idle connection to it is kept: it hangs up after 5
 
 _Headers = list[tuple[bytes, bytes]]
 _CLOSE = (b"connection", b"close")
@@ -127,7 +128,7 @@ class _Body:
 async def superlink(site: Site) -> AsyncIterator[httpx.AsyncClient]:
     """A pool of connections to the site's SuperLink."""
     spec = site.spec
-    limits = httpx.Limits(max_connections=spec.connections, max_keepalive_connections=32)
+    limits = httpx.Limits(max_connections=spec.connections, max_keepalive_connections=32, keepalive_expiry=_KEPT)
     async with httpx.AsyncClient(
         base_url=f"https://127.0.0.1:{spec.superlink}",
         verify=trusting(site.ca),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedrec.deploy.listen import serve
@@ -24,9 +23,7 @@ def main(folder: str) -> None:
     spec, authority = site.spec, site.ca
     superlink = f"127.0.0.1:{spec.superlink}"
 
-    def admit(public: bytes) -> int:
-        key = serialization.load_pem_public_key(public)
-        assert isinstance(key, ec.EllipticCurvePublicKey)  # the desk has parsed it
+    def admit(key: ec.EllipticCurvePublicKey) -> int:
         return register(superlink, authority, key)
 
     def standing() -> Standing:

@@ -54,6 +54,7 @@ class Course(_Seen):
     answered: Count | None = None
     accepted: Count | None = None
     refused: Refused = None
+    refused_so_far: Refused = None
 
     @property
     def public(self) -> bool:

@@ -76,7 +76,7 @@ class Health:
 def judge(look: Look, margins: Margins = Margins()) -> Health:
     """The health of a site at one look."""
     judges: tuple[Callable[[Look, Margins], Iterator[Concern]], ...] = (
-        _ledger, _disk, _certificate, _trainer, _superlink, _clock, _deadline, _budget, _files,
+        _ledger, _disk, _certificate, _trainer, _superlink, _seats, _clock, _deadline, _budget, _files,
     )  # fmt: skip
     found = [concern for one in judges for concern in one(look, margins)]
     return Health(concerns=tuple(sorted(found, key=lambda concern: -concern.state)))
@@ -131,7 +131,15 @@ def _superlink(look: Look, margins: Margins) -> Iterator[Concern]:
     if look.now and look.now.superlink == "down" and not look.now.finished:
         yield Concern(
             name="SuperLink down", state=State.FAILING, seen="the trainer cannot reach it",
-            remedy="It is started again by itself; if it stays down, logs/superlink.jsonl says why.",
+            remedy="It is started again by itself; if it stays down, logs/superlink.out says why.",
+        )  # fmt: skip
+
+
+def _seats(look: Look, margins: Margins) -> Iterator[Concern]:
+    if look.standing is None:
+        yield Concern(
+            name="seats unknown", state=State.FAILING, seen="neither roster nor SuperLink says who is there",
+            remedy="A SuperLink is started again by itself: logs/superlink.out. `fedrec doctor SITE` reads the roster.",
         )  # fmt: skip
 
 

@@ -35,7 +35,8 @@ from fedrec.privacy.device_ledger import DeviceLedger
 from fedrec.rounds.aggregate import Turn
 from fedrec.task import Task
 
-WAITING, AWAY, REFUSED, FAILED, STOPPED = "waiting", "away", "refused", "failed", "stopped"
+STARTING, WAITING, AWAY, STOPPED = "starting", "waiting", "away", "stopped"
+REFUSED, FAILED = "refused", "failed"
 
 _LOG = logging.getLogger(__name__)
 _RING = "/fedrec/v1/bell?after={}"
@@ -52,7 +53,7 @@ class Hosted:
     folder: DeviceFolder
     member: Member
     identity: Identity
-    _said: tuple[str, str | None] = (WAITING, None)
+    _said: tuple[str, str | None] = (STARTING, None)
     _telling: Lock = field(default_factory=Lock, repr=False)
 
     @property
@@ -76,14 +77,16 @@ class Hosted:
 
     def take_part(self, turn: Turn, shared: NDArray[np.float32]) -> NDArray[Any]:
         """What the device sends in a round."""
-        error: str | None = None
+        trouble: Exception | None = None
         try:
-            return self.member.take_part(turn, shared)
+            sent = self.member.take_part(turn, shared)
+            trouble = self.member.trouble
         except Exception as failure:
-            error = plain(failure)
+            trouble = failure
             raise
         finally:
-            self.tell(WAITING, round=turn.number, error=error, **self.spent())
+            self.tell(WAITING, round=turn.number, error=trouble and plain(trouble), **self.spent())
+        return sent
 
     def revealed(self, number: int) -> None:
         """Its masks of round `number` may be lifted."""
@@ -178,6 +181,7 @@ def _opened(folder: DeviceFolder, works: dict[str, Work], own: ExitStack) -> Hos
         try:
             identity, policy, work = Identity.read(folder.path), folder.policy, _work(folder, works)
             store = own.enter_context(folder.events())
+            store.check()
             ledger = None
             if work.task.privacy:
                 ledger = own.enter_context(DeviceLedger(folder.path / LEDGER, policy.limits))
@@ -185,7 +189,7 @@ def _opened(folder: DeviceFolder, works: dict[str, Work], own: ExitStack) -> Hos
         except FedrecError as error:
             folder.tell(REFUSED if isinstance(error, PrivacyRefusal) else FAILED, error=str(error))
             raise
-    hosted.tell(WAITING, error=None, **hosted.spent())
+    hosted.tell(STARTING, error=None, **hosted.spent())
     own.callback(hosted.tell, STOPPED)
     return hosted
 
@@ -214,12 +218,16 @@ def _on_duty(hosted: Sequence[Hosted], stop: Event, told: Told) -> Iterator[None
     line = Line(_address(server), authority)
     nodes = {Node(_address(server), each.identity.key, authority, line=line): each for each in hosted}
 
+    crashed = list[Exception]()
+
     def run() -> None:
         try:
             run_nodes(
                 [*nodes], [answering(each) for each in hosted], bell=Bell(server, authority, stop), stop=stop,
                 heard=lambda node, error: nodes[node].heard(error, told),
             )  # fmt: skip
+        except Exception as error:  # a bug: whoever watches over the process shall see it end
+            crashed.append(error)
         finally:
             stop.set()
 
@@ -231,6 +239,8 @@ def _on_duty(hosted: Sequence[Hosted], stop: Event, told: Told) -> Iterator[None
         stop.set()
         thread.join()
         line.close()
+    if crashed:
+        raise crashed[0]
 
 
 def _address(server: str) -> str:

@@ -142,7 +142,12 @@ class _Server(uvicorn.Server):
         at, tls = self._listener.place, self._listener.tls
         greeting, parting = (_HANDSHAKE, _PARTING) if tls else (None, None)
         server = await asyncio.get_running_loop().create_server(
-            self._meet, sock=at, ssl=tls, ssl_handshake_timeout=greeting, ssl_shutdown_timeout=parting
+            self._meet,
+            sock=at,
+            ssl=tls,
+            backlog=self.config.backlog,
+            ssl_handshake_timeout=greeting,
+            ssl_shutdown_timeout=parting,
         )
         self.servers, self.started = [server], True
 

@@ -17,18 +17,23 @@ _FORM = _Form(r"""# The door of a fedrec site; it belongs inside `http { }`, as 
 # Set `front = "nginx"` in server.toml, so that our own door leaves the port to nginx.
 
 # The raw request line decides, before nginx decodes, merges or resolves anything in it.
-map "$request_method $request_uri" $fedrec_place {
-    default "";
-    "~^@{fleet}$" fleet;
-    "~^@{enrol}$" enrol;
-    "~^@{look}$" desk;
+map "$request_method $request_uri" $fedrec_known {
+    default 0;
+    "~^@{fleet}$" 1;
+    "~^@{enrol}$" 1;
+    "~^@{look}$" 1;
+}
+upstream fedrec_superlink {
+    server 127.0.0.1:@{superlink};
+    keepalive 32;
+    keepalive_timeout 4s;  # a SuperLink hangs up after 5
 }
 limit_conn_zone $binary_remote_addr zone=fedrec_each:10m;
 limit_conn_zone $server_name zone=fedrec_all:1m;
 limit_req_zone $binary_remote_addr zone=fedrec_enrol:10m rate=60r/m;
 
 server {
-    listen @{listen}:@{port} ssl backlog=1024;
+    listen @{listen} ssl backlog=1024;
     server_name fedrec;
     server_tokens off;
 
@@ -53,7 +58,6 @@ server {
     limit_conn fedrec_all @{all};
 
     proxy_http_version 1.1;
-    proxy_set_header Connection "";
     proxy_pass_request_headers off;
     proxy_redirect off;
     proxy_next_upstream off;
@@ -61,25 +65,24 @@ server {
 
     # A length is said once, or there is no body.
     if ($http_transfer_encoding) { return 400; }
-    if ($fedrec_place = "") { return 404; }
+    if ($fedrec_known = 0) { return 404; }
 
     location / { return 404; }
 
     location /v1/fleet/ {
-        if ($fedrec_place != fleet) { return 404; }
-        proxy_pass https://127.0.0.1:@{superlink};
+        proxy_pass https://fedrec_superlink;
         proxy_read_timeout 120s;
         proxy_ssl_verify on;
         proxy_ssl_name localhost;  # nginx compares names, never addresses
         proxy_ssl_trusted_certificate @{keys}/@{ca};
         proxy_ssl_protocols TLSv1.2 TLSv1.3;
         proxy_set_header Host 127.0.0.1;
+        proxy_set_header Connection "";
 @{headers}
         proxy_hide_header Server;
     }
 
     location = /fedrec/v1/enrol {
-        if ($fedrec_place != enrol) { return 404; }
         client_max_body_size @{enrol_bytes};
         limit_req zone=fedrec_enrol burst=60 nodelay;
         proxy_pass http://127.0.0.1:@{desk};
@@ -89,7 +92,6 @@ server {
     }
 
     location /fedrec/v1/ {
-        if ($fedrec_place != desk) { return 404; }
         proxy_pass http://127.0.0.1:@{desk};
         proxy_read_timeout 60s;
         proxy_set_header Host 127.0.0.1;
@@ -107,8 +109,7 @@ def config(site: Site) -> str:
         fleet=FLEET,
         enrol=ENROL,
         look=LOOK,
-        listen=f"[{spec.bind}]" if ":" in spec.bind else spec.bind,
-        port=spec.port,
+        listen=f"[{spec.bind}]:{spec.port} ipv6only=off" if ":" in spec.bind else f"{spec.bind}:{spec.port}",
         superlink=spec.superlink,
         desk=spec.desk,
         keys=site.keys.absolute(),

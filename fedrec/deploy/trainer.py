@@ -10,6 +10,7 @@ import logging
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -51,6 +52,7 @@ class Board:
         self._site, self._task, self._lock = site, task, threading.Lock()
         self._first = "keys" if task.privacy and task.privacy.masking else "updates"
         self._patience = site.spec.phase_seconds
+        self._refused: Counter[str] = Counter()
         self._now: dict[str, Any] = {"round": 0, "phase": "starting", "since": time.time(), "attempt": 1}
 
     def step(self, step: Step) -> None:
@@ -77,7 +79,9 @@ class Board:
         last: dict[str, Any] = {"round": progress.round, "phase": "finished", "beat": time.time()}
         if progress.judged is not None:
             told = progress.judged
+            self._refused.update(told.refused)
             last |= {"asked": told.asked, "accepted": told.accepted, "refused": dict(sorted(told.refused.items()))}
+            last["refused_so_far"] = dict(sorted(self._refused.items()))  # since this process began
         write_atomic(self._site.state / "last.json", json.dumps(last).encode())
 
     def beat(self) -> None:

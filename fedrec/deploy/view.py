@@ -33,6 +33,7 @@ class Standing:
 class Training:
     """What is public about the run: `rows` are the finished rounds, `planned` is how many there will be.
 
+    `refused` counts updates by reason: of all rounds where everybody may know, else since the trainer was started.
     `spent` are the terms and the ε of what all charges so far cost; None before the first, and without privacy.
     """
 
@@ -75,7 +76,7 @@ class Look:
 class SiteView:
     """The site in the folder `path`. Changes nothing there, and reads no key and nobody's data.
 
-    `standing` counts the roster; if it fails, the counts are missing from the look and nothing else is.
+    `standing` counts the seats and who is there; if it fails, the counts are missing and nothing else is.
     """
 
     def __init__(self, path: Path, standing: Callable[[], Standing], *, clock: Callable[[], float] = time.time) -> None:
@@ -94,19 +95,17 @@ class SiteView:
 
     def _look(self) -> Look:
         seen = Glances(self.path)
-        people = self._count(seen)
+        last = seen.one("state/last.json", Course)
         return Look(
-            at=self._clock(), standing=people,
-            now=seen.one("state/round.json", Course), last=seen.one("state/last.json", Course),
-            training=_training(seen), machine=self._machine(seen), packs=seen.packs(),
+            at=self._clock(), standing=self._count(), now=seen.one("state/round.json", Course), last=last,
+            training=_training(seen, last), machine=self._machine(seen), packs=seen.packs(),
             accuracy=seen.one("state/accuracy.json", Accuracy), torn=tuple(sorted(seen.torn)),
         )  # fmt: skip
 
-    def _count(self, seen: Glances) -> Standing | None:
+    def _count(self) -> Standing | None:
         try:
             return self._standing()
-        except Exception:  # whatever a damaged roster raises: the page that says so must still come
-            seen.torn.add("roster.sqlite")
+        except Exception:  # of a damaged roster or a dead SuperLink: the page that says so must still come
             return None
 
     def _machine(self, seen: Glances) -> Machine:
@@ -124,9 +123,11 @@ class SiteView:
         return self._ledger[1]
 
 
-def _training(seen: Glances) -> Training:
+def _training(seen: Glances, last: Course | None) -> Training:
     manifest, rows = seen.table("run/run.json"), seen.rows("run/metrics.jsonl")
     refused = sum((Counter(counts) for row in rows if (counts := seen.whole(row.get("refused")))), Counter[str]())
+    if not refused and last and last.public:
+        refused = Counter(last.refused_so_far or {})
     packages = manifest.get("packages")
     promises = manifest.get("promises")
     return Training(

@@ -82,6 +82,7 @@ class Member:
         Refuses P10 what it does not accept, and then leaves nothing behind. A task with promises needs a `ledger`.
         """
         self.work, self.client, self.store, self.ledger = work, seat, store, ledger
+        self.trouble: Exception | None = None
         self.terms = accepted(work.task, policy)
         if self.terms:
             self._spending(self.terms).ledger.enrol(str(seat), self.terms)
@@ -95,8 +96,13 @@ class Member:
         return self.work.task.hash
 
     def take_part(self, turn: Turn, shared: NDArray[np.float32]) -> NDArray[Any]:
-        """What the device sends in a round. Its embedding is kept; the ledger may refuse P10 or P11."""
+        """What the device sends in a round. Its embedding is kept; the ledger may refuse P10 or P11.
+
+        With promises it also sends something if training fails, as if it held nothing: then `trouble` says why, to
+        nobody but the owner.
+        """
         with self.work.turns:
+            self.trouble = None
             train = partial(self._trained, turn.number, shared)
             if self.terms is None:
                 return train().astype(np.float32)
@@ -110,12 +116,19 @@ class Member:
                 self._spending(self.terms).ledger.forget(self.terms.task, before=number + 1)
 
     def _trained(self, number: int, shared: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
-        task, rounds = self.work.task, self.work.rounds
+        try:
+            return self._learnt(number, shared)
+        except Exception as error:
+            self.trouble = error
+            raise
+
+    def _learnt(self, number: int, shared: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+        task, rounds, forgets = self.work.task, self.work.rounds, self.store.forgets
         kept = self.store.before(task.hash, number)
         embedding = np.zeros(task.plan.model.dim, np.float32) if kept is None else kept
         holding = Holding(self.store.history(task.catalogue.rows), task.plan.profile, self.work.texts)
         outcome = rounds.round(number, (shared, embedding), holding, rounds.coins(self.client, number))
-        self.store.keep(task.hash, number, outcome.embedding)
+        self.store.keep(task.hash, number, outcome.embedding, forgets=forgets)
         return outcome.delta
 
     def _spending(self, terms: Terms) -> Participation:

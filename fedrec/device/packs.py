@@ -171,8 +171,7 @@ class Packs:
 
     def _keep(self, info: PackInfo, good: dict[int, str]) -> None:
         """Make `info` current and the newest good one its deputy; nothing else stays."""
-        last = {version: digest for version, digest in good.items() if version != info.version}
-        kept = {info.version: info.digest} | dict(list(last.items())[:1])
+        kept = {info.version: info.digest} | dict(list(good.items())[:1])
         self._write(replace(self._state(), kept=kept))
         for path in self.folder.iterdir():
             if path.is_dir() and path.name not in map(str, kept):

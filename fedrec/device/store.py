@@ -10,7 +10,7 @@ import math
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import RLock
 
@@ -76,8 +76,8 @@ class Store(Closing):
 
         `rows` says where a catalogue has its items; events about items that it does not have are left out.
         """
-        with self._asked() as db:
-            found = db.execute(f"SELECT {_COLUMNS} FROM events ORDER BY time, id")
+        asked = f"SELECT {_COLUMNS} FROM events ORDER BY time, id"
+        with self._asked() as db, closing(db.execute(asked)) as found:
             try:
                 tables = [_table(page, rows) for page in iter(lambda: found.fetchmany(_PAGE), [])]
             except (ValueError, TypeError):  # Arrow's among them; a column holds what was never stored there
@@ -94,6 +94,7 @@ class Store(Closing):
         with self._lock:
             with self._changed() as db:
                 db.execute("DELETE FROM embeddings")
+                db.execute("UPDATE sweep SET forgets = forgets + 1")
                 which = "(?1 IS NULL OR item = ?1) AND (?2 IS NULL OR time < ?2)"
                 count = _erase(db, which, (item, before))
             self._sweep()
@@ -112,6 +113,12 @@ class Store(Closing):
                 self._sweep()
         return count
 
+    @property
+    def forgets(self) -> int:
+        """How often something was forgotten."""
+        with self._asked() as db:
+            return int(db.execute("SELECT forgets FROM sweep").fetchone()[0])
+
     def before(self, task: str, number: int) -> NDArray[np.float32] | None:
         """(dim,) the local embedding with which the device enters round `number` of `task`; None before the first."""
         with self._asked() as db:
@@ -120,9 +127,14 @@ class Store(Closing):
             ).fetchone()
         return None if row is None else np.frombuffer(row[0], "<f4").astype(np.float32)
 
-    def keep(self, task: str, number: int, embedding: NDArray[np.float32]) -> None:
-        """Remember what round `number` of `task` made, and of earlier rounds the last one."""
+    def keep(self, task: str, number: int, embedding: NDArray[np.float32], *, forgets: int | None = None) -> None:
+        """Remember what round `number` of `task` made, and of earlier rounds the last one.
+
+        Not if it was learnt before the last forgetting: `forgets` is what it was when the history was read.
+        """
         with self._changed() as db:
+            if forgets not in (None, self.forgets):
+                return
             db.execute("DELETE FROM embeddings WHERE task = ? AND round >= ?", (task, number))
             db.execute("INSERT INTO embeddings VALUES (?, ?, ?)", (task, number, embedding.astype("<f4").tobytes()))
             db.execute(
@@ -131,7 +143,7 @@ class Store(Closing):
             )  # fmt: skip
 
     def check(self) -> None:
-        """Read the whole file; raises `DataError` where any of it is damaged. Takes about a second a gigabyte."""
+        """Read the whole file; raises `DataError` where any of it is damaged."""
         with self._asked() as db:
             sound = db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         if not sound:
@@ -148,14 +160,15 @@ class Store(Closing):
                     migrate(db, self.path)
             if _number(db, "application_id") != _OURS:
                 raise _damaged(self.path)
-            if db.execute("SELECT pending FROM sweep").fetchone() != (0,):
+            if db.execute("SELECT swept < erased FROM sweep").fetchone() == (1,):
                 self._sweep()
 
     def _sweep(self) -> None:
         """Write the file anew: `secure_delete` alone leaves copies where SQLite has moved rows between pages."""
         with self._asked() as db:
+            (erased,) = db.execute("SELECT erased FROM sweep").fetchone()
             db.execute("VACUUM")
-            db.execute("UPDATE sweep SET pending = 0")
+            db.execute("UPDATE sweep SET swept = max(swept, ?)", (erased,))  # another process may have erased since
 
     @contextmanager
     def _asked(self) -> Iterator[sqlite3.Connection]:
@@ -201,15 +214,15 @@ def _first(db: sqlite3.Connection) -> None:
         "CREATE TABLE embeddings (task TEXT NOT NULL, round INTEGER NOT NULL, value BLOB NOT NULL, "
         "PRIMARY KEY (task, round))"
     )
-    db.execute("CREATE TABLE sweep (pending INTEGER NOT NULL)")
-    db.execute("INSERT INTO sweep VALUES (0)")
+    db.execute("CREATE TABLE sweep (erased INTEGER NOT NULL, swept INTEGER NOT NULL, forgets INTEGER NOT NULL)")
+    db.execute("INSERT INTO sweep VALUES (0, 0, 0)")
 
 
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first,)
 
 
 def _erase(db: sqlite3.Connection, which: str, values: tuple[object, ...]) -> int:
-    db.execute("UPDATE sweep SET pending = 1")
+    db.execute("UPDATE sweep SET erased = erased + 1")
     return db.execute(f"DELETE FROM events WHERE {which}", values).rowcount
 
 

@@ -41,7 +41,7 @@ def checks(folder: Path) -> tuple[Check, ...]:
 def _seat(device: DeviceFolder) -> Iterator[Finding]:
     """Whether the site gave the seat to this very key."""
     identity, word = Identity.read(device.path), b"fedrec doctor"
-    witness = Witness(bytes.fromhex(device.card.roster_key))
+    witness = Witness(bytes.fromhex(device.enrolment.roster_key))
     holds = witness.check(identity.seat, identity.certificate, word, identity.sign(word))
     seen = f"number {identity.seat}, given to this key by the site" if holds else "the site did not give it to this key"
     yield Finding(name="seat", code="P07", ok=holds, seen=seen, remedy=_AGAIN)
@@ -58,7 +58,7 @@ def _secrets(folder: Path) -> Iterator[Finding]:
 
 
 def _authority(device: DeviceFolder) -> Iterator[Finding]:
-    same = fingerprint(device.authority) == device.card.site
+    same = fingerprint(device.authority) == device.enrolment.site
     seen = "it is the invitation's" if same else "ca.pem is not what the invitation named"
     yield Finding(name="authority", code="P07", ok=same, seen=seen, remedy=_AGAIN)
 
@@ -88,10 +88,13 @@ def _events(folder: Path) -> Iterator[Finding]:
 
 
 def _policy(device: DeviceFolder) -> Iterator[Finding]:
-    """Whether the owner's terms admit the task, by its public plan alone."""
+    """Whether the task is the one that was agreed on, and the owner's terms admit it, by its public plan alone."""
     from fedrec.task import Task
 
     policy, task = device.policy, Task.open(device.path / TASK)
+    agreed = task.hash == device.enrolment.task
+    seen = "it is the one that the site signed" if agreed else "it is not the one that the site signed"
+    yield Finding(name="task", code="P15", ok=agreed, seen=seen, remedy=_AGAIN)
     if task.privacy is None:
         policy.accept_none()
         seen = "it admits a task without any promise"
@@ -103,7 +106,7 @@ def _policy(device: DeviceFolder) -> Iterator[Finding]:
 
 def _server(device: DeviceFolder) -> Iterator[Finding]:
     """Whether the server is who it should be, and its clock agrees with ours."""
-    url, ca = urlsplit(device.card.server), device.authority
+    url, ca = urlsplit(device.enrolment.server), device.authority
     name, port = str(url.hostname), url.port or 443
     asked = time.time()
     reply = Server((name, port), name, ca).ask("/fedrec/v1/ca")

@@ -33,7 +33,7 @@ MOST = 64 << 20
 INTERVAL = HEARTBEAT_DEFAULT_INTERVAL  # the server takes a node for lost after two of them in seconds
 
 _SIGNED_FOR = 20.0  # seconds; the server accepts a signature for five minutes
-_PROMPT = Limits(HEARTBEAT_CALL_TIMEOUT, 1 << 16)
+_PROMPT = Limits(HEARTBEAT_CALL_TIMEOUT, 1 << 16, prompt=True)
 _CALL = Limits(30.0, 1 << 20)
 _SLOWEST = 16 << 10  # bytes a second; a slower line is given up
 _LOG = logging.getLogger(__name__)

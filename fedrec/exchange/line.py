@@ -27,7 +27,8 @@ from fedrec.errors import FedrecError, RunError, WireError
 from fedrec.exchange.parcels import Kept
 
 _LIVES = 4.0  # seconds: uvicorn hangs up on an idle connection after 5
-_ABREAST = 4  # connections: a SuperLink does one thing at a time, and its database is slowed down by a crowd
+_ABREAST = 2  # requests at a time: a SuperLink's database is slowed down by a crowd
+_PROMPT = 2  # connections more, for what must not wait
 _REMEDY_AGAIN = "Try again later; if it stays like this, ask whoever runs the server."
 _EXPIRED, _EARLY, _HOST, _ADDRESS = 10, 9, 62, 64  # X509_V_ERR_… of OpenSSL
 _UNKNOWN = (2, 7, 18, 19, 20, 21)
@@ -50,10 +51,11 @@ A = TypeVar("A", bound=Readable)
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a request may take in all, and how many bytes its answer may have."""
+    """How long a request may take in all, how many bytes its answer may have, and whether it waits its turn."""
 
     seconds: float = 30.0
     most: int = 64 << 20
+    prompt: bool = False
 
 
 USUAL = Limits()
@@ -74,8 +76,9 @@ class Line:
         except (ssl.SSLError, ValueError):
             raise WireError("an authority's certificate is PEM", remedy="Enrol again to fetch it anew.") from None
         self.address, self.kept = address, Kept(keep)
+        self._turns = threading.BoundedSemaphore(_ABREAST)
         self._pool = httpcore.ConnectionPool(
-            context, max_connections=_ABREAST, keepalive_expiry=_LIVES, network_backend=_Network()
+            context, max_connections=_ABREAST + _PROMPT, keepalive_expiry=_LIVES, network_backend=_Network()
         )
 
     def ask(
@@ -83,7 +86,7 @@ class Line:
     ) -> A:
         """The answer to a request. `RunError` where trying again may help, `WireError` where it does not."""
         _deadline.at = time.monotonic() + limits.seconds
-        with self._explained():
+        with self._explained(), self._turn(limits):
             media = [("content-type", PROTOBUF_MEDIA_TYPE), ("accept", PROTOBUF_MEDIA_TYPE)]
             sent = [("host", self.address), *media, *headers.items()]
             content = request.SerializeToString(deterministic=True)
@@ -103,6 +106,18 @@ class Line:
     def close(self) -> None:
         """Hang up."""
         self._pool.close()
+
+    @contextmanager
+    def _turn(self, limits: Limits) -> Iterator[None]:
+        if limits.prompt:
+            yield
+            return
+        if not self._turns.acquire(timeout=max(0.0, _left())):
+            raise TimeoutError("others use the line")
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

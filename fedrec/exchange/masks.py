@@ -13,6 +13,7 @@ from fedrec.errors import PrivacyRefusal, WireError
 from fedrec.exchange import wire
 from fedrec.exchange.secagg import Consents, Delivery, Identity, Masker, Roster, Survivors, Terms, Witness
 from fedrec.privacy.masking import most
+from fedrec.privacy.phase import crowd
 from fedrec.rounds.filter import Filter
 from fedrec.task import Task
 
@@ -25,10 +26,11 @@ def terms_of(task: Task, header: wire.Header) -> Terms:
     if privacy is None or privacy.masking is None:
         raise PrivacyRefusal("P13", "masks are in the plan", remedy="Set shares.masked = true.")
     (degree, threshold), bits = privacy.masking.neighbours[privacy.phase_at(header.round)], privacy.masking.bits
+    largest = int(crowd(privacy.place(header.round).phase.schedule, privacy.population))
     dim = privacy.crossing(header.round, header.clip or None).width(task.learner.width(header.round))
     return Terms(
-        task=task.hash, round=header.round, nonce=header.nonce, dim=dim, bits=bits, threshold=threshold,
-        degree=degree, least=max(2, privacy.required),
+        task=task.hash, round=header.round, nonce=header.nonce, dim=dim, bits=bits, cohort=largest,
+        degree=degree, threshold=threshold, least=max(2, privacy.required),
     )  # fmt: skip
 
 

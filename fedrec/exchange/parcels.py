@@ -28,31 +28,43 @@ _PARTS = 64  # of a message, besides one for each MiB of its content
 
 
 class Kept:
-    """What was fetched last, up to `most` bytes, an eighth of it an object at most. Threads may share it."""
+    """What was fetched last, up to `most` bytes, an eighth of it an object at most.
+
+    Threads may share it: an object that several of them want is fetched once, and the others wait.
+    """
 
     def __init__(self, most: int) -> None:
         self._room, self._each = most, most // 8
         self._contents: OrderedDict[str, bytes] = OrderedDict()
-        self._lock = threading.Lock()
+        self._coming: set[str] = set()
+        self._changed = threading.Condition()
 
-    def get(self, object_id: str) -> bytes | None:
-        """The content, if it is still here."""
-        with self._lock:
-            content = self._contents.get(object_id)
-            if content is not None:
+    def get(self, object_id: str, fetch: Callable[[str], bytes]) -> bytes:
+        """The content, fetched if it is not here; empty if there is none yet."""
+        with self._changed:
+            while object_id in self._coming:
+                self._changed.wait()
+            if object_id in self._contents:
                 self._contents.move_to_end(object_id)
-            return content
+                return self._contents[object_id]
+            self._coming.add(object_id)
+        content = b""
+        try:
+            content = fetch(object_id)
+        finally:
+            with self._changed:
+                self._put(object_id, content)
+                self._coming.remove(object_id)
+                self._changed.notify_all()
+        return content
 
-    def put(self, object_id: str, content: bytes) -> None:
-        """Keep a content, and forget the ones that were not used for longest."""
-        if len(content) > self._each:
+    def _put(self, object_id: str, content: bytes) -> None:
+        if not content or len(content) > self._each:
             return
-        with self._lock:
-            if object_id not in self._contents:
-                self._contents[object_id] = content
-                self._room -= len(content)
-            while self._room < 0:
-                self._room += len(self._contents.popitem(last=False)[1])
+        self._contents[object_id] = content
+        self._room -= len(content)
+        while self._room < 0:
+            self._room += len(self._contents.popitem(last=False)[1])
 
 
 class Parcel:
@@ -69,12 +81,9 @@ class Parcel:
         """Fetch what there is by now; whether that is all. What was fetched before an error stays."""
         while self._missing:
             object_id = self._missing[0]
-            content = kept.get(object_id)
-            if content is None:
-                content = _checked(object_id, pull(object_id))
-                if not content:
-                    return False
-                kept.put(object_id, content)
+            content = kept.get(object_id, lambda wanted: _checked(wanted, pull(wanted)))
+            if not content:
+                return False
             self._size += len(content)
             if self._size > self._most:
                 raise WireError("a message is no larger than agreed", most=self._most)

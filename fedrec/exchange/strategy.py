@@ -49,6 +49,7 @@ class Progress:
 Observer = Callable[[Progress], None]
 
 _ATTEMPTS = 3  # at a round whose shares of noise did not arrive, and rounds in a row that may be given up
+_UNRELEASED = ("P06", "P08")  # too few shares of noise, or a sum that a lie behind masks has spoiled
 _LOG = logging.getLogger(__name__)
 
 
@@ -105,7 +106,7 @@ class FederatedTraining(Strategy):
                 result.arrays = self._round(number, result.arrays, config, grid, timeout)
             except PrivacyRefusal as refusal:
                 lost += 1
-                if refusal.code != "P06" or lost == _ATTEMPTS or number == last or not self._may_lose(number):
+                if refusal.code not in _UNRELEASED or lost == _ATTEMPTS or number == last or not self._may_lose(number):
                     raise
                 _LOG.warning("round %d is given up, nothing of it was released: %s", number, refusal)
                 continue
@@ -173,7 +174,7 @@ class FederatedTraining(Strategy):
                 record, _ = self.aggregate_train(number, grid.send_and_receive(messages, timeout=timeout))
                 return record or shared
             except PrivacyRefusal as refusal:
-                if refusal.code != "P06" or attempt == _ATTEMPTS or not self.rounds.repeats(number):
+                if refusal.code not in _UNRELEASED or attempt == _ATTEMPTS or not self.rounds.repeats(number):
                     raise
                 _LOG.warning("round %d is asked again: %s", number, refusal)
         raise AssertionError("the last attempt returns or raises")

@@ -33,12 +33,13 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fedrec.errors import FedrecError, RunError, WireError
 from fedrec.exchange.flower import SWITCHES
-from fedrec.exchange.line import A, Line, Readable, versions
+from fedrec.exchange.line import USUAL, A, Limits, Line, Readable, versions
 from fedrec.exchange.link import LinkGrid, Pace
 
 _BEAT = 10.0  # seconds; Flower gives a task up after sixty without
 _RUNS = 1000  # of the latest, looked through for unfinished ones
 _KEPT = 1 << 18  # bytes: headers that all replies share, not updates
+_PROMPT = Limits(5.0, prompt=True)
 _NOBODY = "nobody.here:nothing"
 _LOG = logging.getLogger(__name__)
 
@@ -202,12 +203,12 @@ class _Task:
         request = runtime_pb2.SendTaskHeartbeatRequest()
         while not done.wait(_BEAT):
             try:
-                self._ask("send-task-heartbeat", request, runtime_pb2.SendTaskHeartbeatResponse)
+                self._ask("send-task-heartbeat", request, runtime_pb2.SendTaskHeartbeatResponse, _PROMPT)
             except FedrecError as error:
                 _LOG.warning("a heartbeat was not heard: %s", error)
 
-    def _ask(self, what: str, request: Readable, answer: type[A]) -> A:
-        return self.line.ask(f"/v1/runtime/{what}", request, answer, self.headers)
+    def _ask(self, what: str, request: Readable, answer: type[A], limits: Limits = USUAL) -> A:
+        return self.line.ask(f"/v1/runtime/{what}", request, answer, self.headers, limits)
 
 
 def _acquire(line: Line, secret: bytes) -> runtime_pb2.AcquireTaskResponse:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from fedrec.errors import PrivacyRefusal, require
 from fedrec.privacy.crossing import Crossing
+from fedrec.privacy.terms import Mode
 
 KEY_BITS = 128
 TAIL = 10.0  # standard deviations that one client's noise is granted; it exceeds them once in 10²³ coordinates
@@ -52,6 +53,13 @@ class Masking:
     def of_public(cls, content: Mapping[str, Any]) -> Masking:
         """The terms that wrote `content`."""
         return cls(**{**content, "neighbours": tuple(Neighbours(*some) for some in content["neighbours"])})
+
+    def check(self, mode: Mode, phases: int) -> None:
+        """Refuse a mode in which there is nothing to hide behind masks (P13)."""
+        require(len(self.neighbours) == phases, "masks have neighbours in each phase", phases=phases)
+        if not mode.shares_noise:
+            remedy = "Use user-distributed or layered."
+            _refuse("masks hide vectors that carry noise shares", remedy, mode=str(mode))
 
     def admit(self, place: int, crossing: Crossing, clients: float, colluders: int) -> None:
         """Refuse, in the phase at `place`, colluders who can lift masks alone, and sums that may wrap around (P13).

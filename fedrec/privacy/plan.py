@@ -22,6 +22,7 @@ from fedrec.privacy.inside import InteractionPromise
 from fedrec.privacy.interaction import InteractionTerms
 from fedrec.privacy.masking import Masking
 from fedrec.privacy.noise import Level, Noise, noise_source
+from fedrec.privacy.parts import check_parts
 from fedrec.privacy.phase import Phase, Purpose, check_mode, crowd, relation, user_charges
 from fedrec.privacy.sampling import Coins, Schedule, SecretCoins
 from fedrec.privacy.terms import Adversary, Budget, Guarantee, Mode, Relation, Unit
@@ -64,10 +65,10 @@ class PrivacyPlan:
     masking: Masking | None = None
 
     def __post_init__(self) -> None:
-        _check_parts(self)
+        check_parts(self)
         for place, phase in enumerate(self.phases):
             check_mode(self.mode, phase)
-            for crossing in (self._crossing(phase, clip) for clip in phase.clips):
+            for crossing in [self._crossing(phase, clip) for clip in phase.clips]:
                 if self.masking:
                     self.masking.admit(place, crossing, crowd(phase.schedule, self.population), self.colluders)
         if self.budget and self.epsilon > self.budget.epsilon:
@@ -101,8 +102,7 @@ class PrivacyPlan:
 
     def place(self, number: int) -> Place:
         """Where round `number`, counted from 1 over all phases, lies."""
-        at = self.phase_at(number)
-        return Place(self.phases[at], number - self.firsts[at])
+        return Place(self.phases[at := self.phase_at(number)], number - self.firsts[at])
 
     def phase_at(self, number: int) -> int:
         """The index of the phase in which round `number` lies."""
@@ -269,39 +269,3 @@ class PrivacyPlan:
         """Sums behind masks, each vector without: the server knows who came, so nothing is amplified."""
         shrink = 1.0 if self.masking else math.sqrt(self.least)
         return [(Gaussian(phase.multiplier / shrink, how), phase.participations) for phase in self.phases]
-
-
-def _check_parts(plan: PrivacyPlan) -> None:
-    """A mode has the parts that it needs and no others."""
-    mode = plan.mode
-    require(mode is not Mode.NONE and bool(plan.phases), "a privacy plan has a mode and a phase", mode=str(mode))
-    require((plan.budget is not None) == mode.protects_users, "a budget of users belongs to modes that protect users",
-            mode=str(mode))  # fmt: skip
-    require((plan.interaction is not None) == mode.protects_interactions,
-            "a promise about interactions belongs to modes that protect interactions", mode=str(mode))  # fmt: skip
-    require(plan.budget is None or plan.budget.population == plan.population, "a plan has one population",
-            population=plan.population)  # fmt: skip
-    first, last = plan.phases[0].purpose, plan.phases[-1].purpose
-    require(len(plan.phases) == 1 or (len(plan.phases) == 2 and first is Purpose.WARM_START and last is not first),
-            "a warm start comes before training", purposes=[str(phase.purpose) for phase in plan.phases])  # fmt: skip
-    if mode.protects_users and len({relation(mode, schedule) for schedule in plan.schedules}) > 1:
-        remedy = "Use schedules of one kind."
-        raise PrivacyRefusal("P04", "all rounds are about one relation", remedy=remedy, schedules=plan.schedules)
-    if plan.interaction:
-        times = {phase.purpose: phase.participations for phase in plan.phases}
-        plan.interaction.check_covers(times.get(Purpose.WARM_START, 0), times.get(Purpose.TRAINING, 0))
-    if mode.shares_noise and plan.least < 1:
-        remedy = "Set the fewest honest clients of a round."
-        raise PrivacyRefusal("P06", "shares are sized for at least one honest client", remedy=remedy, least=plan.least)
-    smallest = min(int(schedule.expected(plan.population)) for schedule in plan.schedules)
-    if mode.shares_noise and plan.least + plan.colluders > smallest:
-        remedy = "Enlarge federation.cohort, or count on fewer survivors."
-        raise PrivacyRefusal("P06", "a full cohort has all the shares that a round needs", remedy=remedy,
-                             cohort=smallest, least=plan.least, colluders=plan.colluders)  # fmt: skip
-    require(plan.masking is None or len(plan.masking.neighbours) == len(plan.phases),
-            "masks have neighbours in each phase", phases=len(plan.phases))  # fmt: skip
-    if plan.masking and not mode.shares_noise:
-        remedy = "Use user-distributed or layered."
-        raise PrivacyRefusal("P13", "masks hide vectors that carry noise shares", remedy=remedy, mode=str(mode))
-    if mode.protects_users and min(phase.multiplier for phase in plan.phases) <= 0:
-        raise PrivacyRefusal("P01", "private noise is positive", remedy="Without noise the run is non-private.")

@@ -82,10 +82,12 @@ def assumptions(plan: PrivacyPlan, given: Guarantee) -> tuple[str, ...]:
         lines.append("The server is trusted to clip, to add the noise, and to forget the updates.")
     if given.adversary is Adversary.READER and _draws(plan):
         lines.append("Each round's cohort was drawn at random and kept secret.")
+        if plan.masking:
+            lines.append("Clients who come in one round, and learn that from the keys of their masks, do not tell.")
     if plan.mode.shares_noise and given.unit is Unit.USER:
         lines.append(f"At least {plan.least} honest clients add their share in every round that is released.")
     if plan.masking and given.adversary is Adversary.SERVER:
-        lines.append("The server follows the protocol, and nobody breaks the masks.")
+        lines.append("The server follows the protocol and enrols no made-up clients, and nobody breaks the masks.")
     return (*lines, *_COMMON, _precision(plan))
 
 
@@ -104,9 +106,10 @@ def not_protected(plan: PrivacyPlan | None, given: Guarantee | None, *, simulate
         lines.append("A user as a whole from the server, beyond the statement about it: no masks hide single updates.")
     if mode.protects_interactions and (given is None or given.unit is Unit.INTERACTION):
         lines.append("What many interactions of one user have in common: their taste, and that they take part.")
+    among = ", and from some of the others who did" if plan and plan.masking else ""
     return (
         *lines,
-        "Who took part, from the server and from whoever watches the network.",
+        f"Who took part, from the server and from whoever watches the network{among}.",
         "What many people have in common: learning that is the purpose of the model.",
         "Choices made by looking at runs on the same clients (hyper-parameters, best round): they are not charged.",
     )

@@ -108,8 +108,8 @@ def main() -> None:
     parser.add_argument("--bits", type=int, default=32)
     given = parser.parse_args()
     graph = degree_for(given.clients, int(COLLUDERS * given.clients), DROPOUTS)
-    terms = Terms(task="benchmark", round=1, nonce="", dim=given.dim, bits=given.bits, threshold=graph.threshold,
-                  degree=graph.degree, least=graph.least)  # fmt: skip
+    terms = Terms(task="benchmark", round=1, nonce="", dim=given.dim, bits=given.bits, cohort=given.clients,
+                  degree=graph.degree, threshold=graph.threshold, least=graph.least)  # fmt: skip
     costs = run(terms, given.clients)
     print(
         f"{given.clients} clients, {graph.degree} neighbours each, {graph.threshold} lift a mask, {given.dim:,} numbers"

@@ -19,11 +19,11 @@ NO_SIGNATURE = ("if not self._witness.check(advert.client, advert.certificate, s
 NO_DISTINCT = (
     "if len({advert.client for advert in everyone}) < len(everyone) or len(public) < 2 * len(everyone):", "if False:"
 )  # fmt: skip
-NO_LEAST = ("if len(roll.leaves) < self.terms.least:", "if False:")
+NO_LEAST = ("if not self.terms.least <= len(roll.leaves) <= self.terms.cohort:", "if False:")
 NO_SELF = ("if mine.leaf not in roll.leaves:", "if False:")
 NO_GRAPH = ("if frozenset(advert.leaf for advert in adverts) != roll.neighbours(mine.leaf):", "if False:")
 NO_HELD = ("if len(secrets.held) < self.terms.threshold:", "if False:")
-NO_PLACE = ("keys.place(around.roll.root, me, holder)", 'b""'), ("keys.place(around.roll.root, dealer, me)", 'b""')
+NO_PLACE = ("keys.place(root, me, holder)", 'b""'), ("keys.place(around.roll.root, dealer, me)", 'b""')
 NO_SURVIVOR = ("if mine.leaf not in alive or not near <= self._dealers:", "if False:")
 NO_ENOUGH = ("if len(alive) < self.terms.least or len(near) < self.terms.threshold:", "if False:")
 NO_CONSENT = ("if agreed < self.terms.threshold:", "if False:")
@@ -45,6 +45,7 @@ LIES = [
     (lies.one_as_two, [NO_DISTINCT]),
     (lies.one_key_for_two, [NO_DISTINCT]),
     (lies.shrunk_roster, [NO_LEAST]),
+    (lies.crowded_roster, [NO_LEAST]),
     (lies.left_out, [NO_SELF]),
     (lies.chosen_neighbours, [NO_GRAPH]),
     (lies.two_rosters, NO_PLACE),

@@ -88,7 +88,7 @@ def test_real_devices_train_the_model_of_a_simulation(tmp_path, settings, monkey
             running.join()
     expected = trained(Simulation.start(site.task.plan, tmp_path / "simulated", speed=Speed(engine=Engine.LOOP)))
     np.testing.assert_array_equal(model, expected)
-    assert {words for _, words in heard} <= {"in touch with the server"}
+    assert sorted(heard) == [(folder.name, "in touch with the server") for folder in folders]
     for folder in folders:
         status = status_of(folder)
         assert (status["state"], status["round"], status["error"]) == ("stopped", site.task.plan.rounds, None)
@@ -121,7 +121,7 @@ def test_what_is_wrong_with_one_device_stops_no_other(settlement, tmp_path):
         hosted, errors = opened(devices_of(folders), stack, told)
         assert [each.folder.path for each in hosted] == folders[:1] and len(errors) == len(wrong)
         assert [name for name, _ in heard] == [folder.name for folder in folders[1:]]
-        assert status_of(folders[0])["state"] == "waiting"
+        assert status_of(folders[0])["state"] == "starting"
         for folder, (_, words), error in zip(folders[1:], heard, errors, strict=True):
             assert words == str(error) == status_of(folder)["error"] and error.remedy
             state = "refused" if isinstance(error, PrivacyRefusal) else "failed"
@@ -191,6 +191,27 @@ def test_a_bug_is_told_by_its_kind_alone(settlement, device, monkeypatch):
             hosted.take_part(Turn(1), None)
         assert status_of(device)["error"] == "this device failed (ValueError)"
     assert isinstance(hosted, Hosted)
+
+
+def test_a_round_that_failed_on_the_device_is_told_to_its_owner(tmp_path):
+    site = Settlement(tmp_path, LOCAL)
+    folder = site.device(0, policy=GENEROUS)
+    with ExitStack() as stack:
+        ((hosted,), _) = opened(devices_of([folder]), stack, lambda path, words: None)
+        with sqlite3.connect(folder / "events.sqlite") as db:
+            db.execute("UPDATE events SET kind = 99")
+        assert hosted.take_part(Turn(1), site.task.model.initial).any()
+        assert "sound file of ours" in status_of(folder)["error"]
+
+
+def test_a_bug_in_the_transport_ends_the_process_with_an_error(device, monkeypatch):
+    def fails(nodes, answers, *, bell, stop, heard):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(module, "run_nodes", fails)
+    with pytest.raises(ValueError, match="a bug"):
+        host(devices_of([device]), threading.Event(), lambda path, words: None)
+    assert status_of(device)["state"] == "stopped"
 
 
 # The bell
@@ -312,6 +333,45 @@ def test_ctrl_c_is_an_end_like_any_other(started):
 
 
 # Commands
+
+
+def joining(settlement, name, monkeypatch):
+    """What `enrol` would leave in a folder, and whom it was asked to."""
+    asked = []
+
+    def enrol(folder, invitation):
+        asked.append(invitation)
+        settlement.device(3, name=folder.name).rename(folder)
+        (folder / "policy.toml").unlink()
+
+    monkeypatch.setattr("fedrec.deploy.enrol.enrol", enrol)
+    return asked
+
+
+def test_joining_shows_what_is_promised_and_keeps_the_terms(settlement, tmp_path, cli, monkeypatch):
+    asked = joining(settlement, "me", monkeypatch)
+    (tmp_path / "terms.toml").write_text(OPEN)
+    answer = cli("client", "enroll", tmp_path / "me", "an invitation", "--policy", tmp_path / "terms.toml")
+    assert answer.code == 0 and asked == ["an invitation"], answer.err
+    assert "seat 3 at https://127.0.0.1:9" in answer.out and "what is promised" in answer.out
+    assert "Your terms admit this" in answer.out
+    assert DeviceFolder(tmp_path / "me").policy.modes == ("none",)
+
+
+def test_a_task_beyond_the_terms_is_joined_and_refused(settlement, tmp_path, cli, monkeypatch):
+    joining(settlement, "me", monkeypatch)
+    answer = cli("client", "enroll", tmp_path / "me", "an invitation")  # the default terms admit no mode `none`
+    assert answer.code == 4 and "P10" in answer.err and "what is promised" in answer.out
+    assert not (tmp_path / "me" / "ledger.sqlite").exists()
+    assert cli("client", "start", tmp_path / "me").code == 4
+
+
+def test_terms_that_cannot_be_read_join_nothing(settlement, tmp_path, cli, monkeypatch):
+    asked = joining(settlement, "me", monkeypatch)
+    (tmp_path / "terms.toml").write_text("modes = 7")
+    for terms in ("terms.toml", "nowhere.toml"):
+        assert cli("client", "enroll", tmp_path / "me", "an invitation", "--policy", tmp_path / terms).code == 2
+    assert asked == [] and not (tmp_path / "me").exists()
 
 
 def test_status_of_a_device_that_never_ran(device, cli):
@@ -477,5 +537,18 @@ def test_nothing_in_the_folder_names_the_person(device):
             for table in ("events", "embeddings", "sweep")
             for _, name, *_ in db.execute(f"PRAGMA table_info({table})")
         }
-    assert columns == {"id", "time", "kind", "item", "text", "weight", "rating", "task", "round", "value", "pending"}
+    assert columns == {
+        "id",
+        "time",
+        "kind",
+        "item",
+        "text",
+        "weight",
+        "rating",
+        "task",
+        "round",
+        "value",
+        "pending",
+        "forgets",
+    }
     assert OPEN in (device / "policy.toml").read_text() and time.time() > 0

@@ -16,7 +16,7 @@ from fedrec.errors import RunError, WireError
 from fedrec.exchange import wire
 from fedrec.exchange.client import client_app
 from fedrec.exchange.fleet import Node
-from fedrec.exchange.line import Line, versions
+from fedrec.exchange.line import Limits, Line, versions
 from fedrec.exchange.superlink import executing, register, unregister
 from fedrec.population.grid import in_process
 
@@ -252,3 +252,37 @@ def bundle_that_writes(path):
 
 def keys_in_order(server, some):
     return [register(server.address, server.authority.pem, key.public_key()) for key in some]
+
+
+def drip(connection):
+    """Answer at a few bytes a second."""
+    connection.recv(1 << 16)
+    for byte in b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n" + b"x" * 1000:
+        connection.sendall(bytes([byte]))
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("serve", [drip, lambda connection: None, lambda connection: time.sleep(2)])
+def test_a_line_that_drips_breaks_or_is_silent_ends_at_the_deadline(tmp_path, serve):
+    authority = Authority()
+    authority.issue(tmp_path)
+    with posing(tmp_path, serve) as address, closing(Line(address, authority.pem)) as line:
+        began = time.monotonic()
+        with pytest.raises(RunError, match="in reach"):
+            line.ask("/x", control_pb2.ListRunsRequest(), control_pb2.ListRunsResponse, {}, Limits(0.6))
+        assert time.monotonic() - began < 1.5
+
+
+def test_an_answer_without_end_is_refused(tmp_path):
+    def gush(connection):
+        connection.recv(1 << 16)
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n" + b"x" * 100_000)
+
+    authority = Authority()
+    authority.issue(tmp_path)
+    with (
+        posing(tmp_path, gush) as address,
+        closing(Line(address, authority.pem)) as line,
+        pytest.raises(WireError, match="no larger"),
+    ):
+        line.ask("/x", control_pb2.ListRunsRequest(), control_pb2.ListRunsResponse, {}, Limits(5.0, 1000))

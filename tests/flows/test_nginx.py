@@ -4,13 +4,12 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
 import pytest
-from sites import Toy, connect, knock, make_site, open_door
+from sites import Toy, knock, make_site, open_door, wait_for
 from tricks import FRAMES, SEEN, TARGETS, request, statuses
 
 from fedrec.deploy.certificates import trusting
@@ -44,20 +43,11 @@ def nginx(site, folder):
     assert subprocess.run([*command, "-t"], capture_output=True, text=True).returncode == 0
     process = subprocess.Popen(command)
     try:
-        _wait_for(site)
+        wait_for(site)
         yield
     finally:
         process.terminate()
         assert process.wait(10) == 0
-
-
-def _wait_for(site):
-    for _ in range(200):
-        try:
-            return connect(site).close()
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError("nginx did not listen")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +57,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def site(place):
-    return make_site(place / "site", front="nginx", connections=60, connections_per_address=50)
+    return make_site(place / "site", front="nginx", connections=200, connections_per_address=50)
 
 
 @pytest.fixture(scope="module")
@@ -126,15 +116,12 @@ def test_it_keeps_no_record_of_who_asked(site, client, toy, place):
 
 
 def test_each_address_has_its_share(site, client, toy):
-    lines = [connect(site) for _ in range(40)]
     with ThreadPoolExecutor(70) as pool:
         calls = [
             pool.submit(httpx.get, f"{site.spec.url}/fedrec/v1/bell?after=0", verify=trusting(site.ca), timeout=1.0)
             for _ in range(70)
         ]
         refused = sum(call.exception() is None and call.result().status_code == 503 for call in calls)
-    for line in lines:
-        line.close()
     assert refused >= 10
 
 
@@ -151,3 +138,14 @@ def test_the_desk_is_on_the_loopback_only(site, toy):
     with socket.create_connection(("127.0.0.1", site.spec.desk), timeout=5) as line:
         line.sendall(request("GET /fedrec/v1/ca", b"\r\n"))
         assert statuses(line.recv(4096)) == [200]
+
+
+def test_who_is_wrong_too_often_waits_alone(site, client):
+    assert client.post("/fedrec/v1/enrol", content=b"{}").status_code == 400
+    while client.post("/fedrec/v1/enrol", content=b"{}").status_code == 400:
+        pass
+    assert client.post("/fedrec/v1/enrol", content=b"{}").status_code == 429
+    elsewhere = httpx.HTTPTransport(verify=trusting(site.ca), local_address="127.0.0.2")
+    with httpx.Client(base_url=site.spec.url, transport=elsewhere) as other:
+        spoofed = {"x-forwarded-for": "127.0.0.1"}
+        assert other.post("/fedrec/v1/enrol", content=b"{}", headers=spoofed).status_code == 400

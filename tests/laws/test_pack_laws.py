@@ -1,5 +1,6 @@
 """Whatever is changed in a signed pack, on disk or on its way: it is refused, or it is the same pack."""
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -17,6 +18,14 @@ from fedrec.model.pack_format import FILES, MANIFEST
 lawful = settings(derandomize=True, deadline=None, max_examples=150)
 PUBLIC = KEY.public_key()
 places = some.floats(0, 1, exclude_max=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_disk():
+    """A killed process keeps what it wrote, synced or not: thousands of files need not wait for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
 
 
 @pytest.fixture(scope="module")

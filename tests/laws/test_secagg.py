@@ -23,7 +23,7 @@ def sessions(draw):
     clients = sorted(draw(choose.sets(choose.integers(0, 10**6), min_size=4, max_size=16)))
     degree = draw(choose.one_of(choose.just(len(clients) - 1), choose.integers(2, len(clients) - 1)))
     threshold = draw(choose.integers(degree // 2 + 1, degree))
-    terms = terms_of(degree=degree, threshold=max(2, threshold), least=draw(choose.integers(2, 4)),
+    terms = terms_of(cohort=len(clients), degree=degree, threshold=max(2, threshold), least=draw(choose.integers(2, 4)),
                      bits=draw(choose.sampled_from([16, 20, 32, 40, 64])), dim=draw(choose.integers(1, 9)))  # fmt: skip
     dropped = draw(
         choose.dictionaries(choose.sampled_from(PHASES), choose.sets(choose.sampled_from(clients), max_size=3))

@@ -202,6 +202,38 @@ def test_an_event_between_two_rounds_counts_in_the_next(member_of, mode):
     assert with_event.take_part(Turn(3), shared).tobytes() != without.take_part(Turn(3), shared).tobytes()
 
 
+def test_an_embedding_learnt_from_what_was_forgotten_meanwhile_is_not_kept(member_of, monkeypatch):
+    world, task = world_of("user-local")
+    member = member_of(task, 7, own(world, 7))
+    learnt = type(member.work.rounds).round
+
+    def forgetting(self, *arguments):
+        outcome = learnt(self, *arguments)
+        with Store(member.store.path) as other:
+            other.forget()
+        return outcome
+
+    monkeypatch.setattr(type(member.work.rounds), "round", forgetting)
+    assert member.take_part(Turn(1), shared_of(task)).any()
+    assert member.store.before(task.hash, 9) is None
+
+
+def test_a_failure_sends_what_a_device_without_data_sends_and_tells_its_owner_alone(member_of):
+    _, task = world_of("user-local")
+    ids = task.catalogue.ids
+    failing, empty, shared = member_of(task, 4), member_of(task, 5), shared_of(task)
+    empty.client = 4
+    empty.ledger.enrol("4", empty.terms)
+    failing.store.append([Act(kind=Kind.LIKE, item=item, time=place) for place, item in enumerate(ids[:6])])
+    with sqlite3.connect(failing.store.path) as db:
+        db.execute("UPDATE events SET kind = 99")
+    assert failing.take_part(Turn(1), shared).tobytes() == empty.take_part(Turn(1), shared).tobytes()
+    assert "sound file" in str(failing.trouble) and empty.trouble is None
+    failing.store.forget()
+    failing.take_part(Turn(3), shared)
+    assert failing.trouble is None
+
+
 # The owner's terms
 
 

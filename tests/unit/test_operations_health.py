@@ -1,6 +1,8 @@
 """Health at one look: each thing that can be wrong, and a site where nothing is."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from operations import READER, ROWS, certify, course, fill, keep_ledger, looked, secret, write
@@ -11,6 +13,7 @@ from fedrec.deploy.health import Margins, State, judge
 
 AT = 1_800_000_000.0
 DAY = 86_400
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -120,12 +123,13 @@ def test_torn_files_are_named_and_nothing_breaks(site, name, content):
     assert (state, names) == (State.DEGRADED, ["unreadable files"]) or name == "run/run.json" and names == []
 
 
-def test_a_roster_that_cannot_be_counted_is_named(site):
+def test_seats_that_cannot_be_counted_are_a_concern_and_nothing_of_the_error_is_told(site):
     def broken():
         raise ValueError("canary")
 
     look = looked(site, at=AT, standing=broken)
-    assert look.standing is None and look.torn == ("roster.sqlite",)
+    (concern,) = judge(look).concerns
+    assert (concern.name, concern.state) == ("seats unknown", State.FAILING) and "canary" not in str(concern)
 
 
 def test_the_worst_comes_first(site):
@@ -179,6 +183,13 @@ def test_steps_are_told_from_the_passing_of_time_and_forgotten_after_an_hour():
     assert after(10, step=-300.0) == pytest.approx(-300)
     assert after(3599) == pytest.approx(-300)
     assert after(2) == 0
+
+
+def test_the_runbook_has_a_heading_for_every_concern():
+    source = (ROOT / "fedrec" / "deploy" / "health.py").read_text()
+    names = set(re.findall(r'name="([^"]+)"', source))
+    headings = set(re.findall(r"^### (.+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE))
+    assert names == headings and len(names) == 10
 
 
 def test_margins_can_be_wider(site):

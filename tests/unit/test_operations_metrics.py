@@ -104,6 +104,14 @@ def test_a_secret_cohort_leaves_no_trace(site):
     assert "fedrec_epsilon_spent{" in found
 
 
+def test_a_public_cohort_of_a_private_run_counts_since_the_trainer_began(site):
+    write(site, "run/metrics.jsonl", json.dumps({"round": 2}) + "\n")
+    write(site, "state/last.json", course(AT, refused={"stale": 1}, refused_so_far={"stale": 4}))
+    assert value(site, "fedrec_updates_rejected_total", reason="stale") == 4
+    write(site, "state/last.json", secret(AT, refused_so_far={"stale": 4}))
+    assert "stale" not in text(site)
+
+
 def test_the_cohort_under_way_is_not_told(site):
     write(site, "state/last.json", secret(AT, round=2))
     assert "fedrec_cohort" not in text(site)

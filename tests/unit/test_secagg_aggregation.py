@@ -3,6 +3,7 @@
 import base64
 import hashlib
 
+import numpy as np
 import pytest
 from masked import Session, terms_of
 
@@ -66,7 +67,7 @@ def test_more_answers_finish_what_too_few_did_not():
 
 def test_with_too_few_near_survivors_there_is_no_sum():
     """On a ring of twenty with three neighbours on each side, one client's neighbours leave together."""
-    terms = terms_of(degree=6, least=8)
+    terms = terms_of(cohort=20, degree=6, least=8)
     whole = Session(terms, clients=tuple(range(20)))
     near = whole.advertised()[2].clients
     session = Session(terms, clients=tuple(range(20)), dropped={"mask": set(near[:3])})
@@ -76,7 +77,7 @@ def test_with_too_few_near_survivors_there_is_no_sum():
 
 def test_who_has_too_few_neighbours_left_is_let_go_before_it_masks():
     """Eight of sixteen leave, so placed on the ring that no one else loses as many."""
-    terms, clients = terms_of(degree=16, threshold=9, least=8), tuple(range(40))
+    terms, clients = terms_of(cohort=40, degree=16, threshold=9, least=8), tuple(range(40))
     whole = Session(terms, clients=clients)
     whole.advertised()
     cohort = whole.server._cohort
@@ -103,9 +104,13 @@ def test_a_vector_counts_once_and_in_time():
 def test_a_word_beyond_the_modulus_is_refused():
     session = Session(terms_of(bits=20))
     masked = session.answers("mask", session.shared())
-    masked[2][0] |= 2**20
-    session.server.add(2, masked[2])
+    session.server.add(2, masked[2] | np.uint32(2**20))
     assert session.server.refused == {2: "out of bound"} and not session.server.alive
+
+
+def test_a_cohort_is_no_larger_than_its_terms():
+    with pytest.raises(WireError, match="got clients=9, cohort=8"):
+        Session(terms_of(), clients=tuple(range(9)))
 
 
 def test_phases_come_in_order():

@@ -19,6 +19,14 @@ def test_small_cohorts_are_complete_graphs():
     assert degree_for(3, 0, 0.0) == Graph(degree=2, threshold=2, least=3)
 
 
+def test_a_complete_graph_depends_on_nothing():
+    """2 · 55 > 99 + 10, and 89 of 99 neighbours stay."""
+    assert Graph.complete(100, 10, 0.1) == Graph(degree=99, threshold=55, least=90)
+    assert Graph.complete(12, 0, 0.4) == Graph(degree=11, threshold=6, least=7)
+    with pytest.raises(SpecError, match="got cohort=12, colluders=1, dropouts=5"):
+        Graph.complete(12, 1, 0.4)
+
+
 def test_large_cohorts_need_few_neighbours():
     degrees = [degree_for(cohort, cohort // 20, 0.1).degree for cohort in (300, 1000, 10_000, 100_000)]
     assert degrees == sorted(degrees) and degrees[-1] < 160
@@ -46,7 +54,7 @@ def test_what_is_no_cohort_is_refused(wrong):
 def test_terms_take_every_graph():
     for cohort in (3, 8, 40, 300, 2000):
         graph = degree_for(cohort, cohort // 20, 0.1 if cohort > 5 else 0.0)
-        assert terms_of(degree=graph.degree, threshold=graph.threshold, least=graph.least)
+        assert terms_of(cohort=cohort, degree=graph.degree, threshold=graph.threshold, least=graph.least)
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,12 @@ def test_a_vector_at_its_bound_is_masked(session, most):
     assert session.server.total(session.answers("reveal", consents)).tolist() == [0] * 6
 
 
+def test_what_was_sent_cannot_be_changed_behind_the_devices_back(session):
+    sent = session.maskers[2].mask(session.vectors[2], session.shared()[2], most=MOST)
+    with pytest.raises(ValueError, match="read-only"):
+        sent += 1
+
+
 def test_errors_name_numbers_and_no_keys(session):
     roster = replace(session.advertised()[2], leaves=b"")
     with pytest.raises(PrivacyRefusal) as refused:

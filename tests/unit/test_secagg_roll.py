@@ -9,7 +9,7 @@ from fedrec.exchange.secagg.roll import Roll
 from fedrec.exchange.secagg.terms import digest
 
 LEAVES = tuple(sorted(digest("leaf", number) for number in range(20)))
-SPARSE = terms_of(degree=6, threshold=4)
+SPARSE = terms_of(cohort=20, degree=6, threshold=4)
 
 
 def test_neighbours_are_the_nearest_on_a_ring():
@@ -29,8 +29,8 @@ def test_few_are_all_neighbours(count):
 def test_every_advert_and_every_term_moves_the_graph():
     roll = Roll(SPARSE, LEAVES)
     moved = [
-        Roll(terms_of(degree=6, threshold=4, nonce="m"), LEAVES),
-        Roll(terms_of(degree=6, threshold=4, round=4), LEAVES),
+        Roll(terms_of(cohort=20, degree=6, threshold=4, nonce="m"), LEAVES),
+        Roll(terms_of(cohort=20, degree=6, threshold=4, round=4), LEAVES),
         Roll(SPARSE, tuple(sorted((*LEAVES[1:], digest("leaf", 20))))),
     ]
     for other in moved:
@@ -59,7 +59,22 @@ def test_a_roster_lists_everybody_once():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"dim": 0}, {"bits": 1}, {"bits": 65}, {"round": -1}, {"threshold": 1}, {"threshold": 8}, {"least": 1}],
+    [
+        {"dim": 0},
+        {"bits": 1},
+        {"bits": 65},
+        {"round": -1},
+        {"threshold": 1},
+        {"threshold": 8},
+        {"least": 1},
+        {"least": 9},
+        {"degree": 8},
+        {"dim": "6"},
+        {"bits": True},
+        {"task": 3},
+        {"nonce": "\ud800"},
+        {"least": 2**63},
+    ],
 )
 def test_terms_that_mean_nothing_are_refused(changes):
     with pytest.raises(WireError):
@@ -69,7 +84,7 @@ def test_terms_that_mean_nothing_are_refused(changes):
 def test_p13_refuses_a_threshold_that_half_of_the_neighbours_reach():
     assert terms_of(degree=7, threshold=4)
     with pytest.raises(PrivacyRefusal, match=r"P13: .*got threshold=4, degree=8\. Take the terms of") as refused:
-        terms_of(degree=8, threshold=4)
+        terms_of(cohort=20, degree=8, threshold=4)
     assert refused.value.code == "P13"
 
 

@@ -38,6 +38,8 @@ class Aggregation:
     """
 
     def __init__(self, terms: Terms, clients: Sequence[int], witness: Witness) -> None:
+        if len(clients) > terms.cohort:
+            raise WireError("a cohort is as large as its terms say", clients=len(clients), cohort=terms.cohort)
         self.terms = terms
         self.refused: dict[int, str] = {}
         self._asked, self._witness = frozenset(clients), witness

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from fedrec.errors import SpecError, require
+from fedrec.errors import require
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,18 @@ class Graph:
     threshold: int
     least: int
 
+    @classmethod
+    def complete(cls, cohort: int, colluders: int, dropouts: float) -> Graph:
+        """Everybody is everybody's neighbour: nothing depends on chance. Refuses more than the graph can hold."""
+        require(cohort >= 3 and colluders >= 0 and 0 <= dropouts < 1,
+                "a cohort of at least 3 has colluders and a fraction of dropouts", cohort=cohort, colluders=colluders,
+                dropouts=dropouts)  # fmt: skip
+        lost, threshold = math.ceil(dropouts * cohort), (cohort - 1 + colluders) // 2 + 1
+        require(threshold <= cohort - 1 - lost, "a cohort outnumbers its colluders and twice its dropouts",
+                remedy="Enlarge the cohort, or count on fewer colluders or dropouts.", cohort=cohort,
+                colluders=colluders, dropouts=lost)  # fmt: skip
+        return cls(cohort - 1, threshold, cohort - lost)
+
 
 def degree_for(cohort: int, colluders: int, dropouts: float, *, security: int = 40) -> Graph:
     """The smallest graph that holds for a cohort, `colluders` among it, and this fraction of dropouts in all phases.
@@ -27,22 +39,15 @@ def degree_for(cohort: int, colluders: int, dropouts: float, *, security: int = 
     Each fails with probability below 2**-security: *privacy* against the server and the colluders, and *correctness*.
     Privacy: most of any client's neighbours, colluders counted twice, must agree to lift a mask (2·threshold > degree +
     colluders there), so that nobody's two masks are ever both lifted; and the honest survivors hang together.
-    Small cohorts get the complete graph, where both are certain. Refuses what even that cannot hold.
+    Refuses what even the complete graph cannot hold.
     """
-    require(cohort >= 3 and colluders >= 0 and 0 <= dropouts < 1 and security > 0,
-            "a cohort of at least 3 has colluders and a fraction of dropouts", cohort=cohort, colluders=colluders,
-            dropouts=dropouts, security=security)  # fmt: skip
-    lost = math.ceil(dropouts * cohort)
-    whole = Graph(cohort - 1, (cohort - 1 + colluders) // 2 + 1, cohort - lost)
-    if whole.threshold > cohort - 1 - lost:
-        remedy = "Enlarge the cohort, or count on fewer colluders or dropouts."
-        raise SpecError("a cohort outnumbers its colluders and twice its dropouts", remedy=remedy, cohort=cohort,
-                        colluders=colluders, dropouts=lost)  # fmt: skip
+    require(security > 0, "security is a number of bits", security=security)
+    complete = Graph.complete(cohort, colluders, dropouts)
     for degree in range(2, cohort - 1, 2):
-        threshold = _threshold(degree, cohort, colluders, lost, security)
+        threshold = _threshold(degree, cohort, colluders, cohort - complete.least, security)
         if threshold:
-            return Graph(degree, threshold, cohort - lost)
-    return whole
+            return Graph(degree, threshold, complete.least)
+    return complete
 
 
 def _threshold(degree: int, cohort: int, colluders: int, lost: int, security: int) -> int | None:

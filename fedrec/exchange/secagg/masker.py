@@ -153,16 +153,15 @@ class Masker:
 
     def _shared(self, secrets: _Secrets, roster: Roster) -> Shares:
         self._around = around = self._surroundings(roster)
-        me, holders = self._identity.client, sorted(around.adverts)
+        me, root, holders = self._identity.client, around.roll.root, sorted(around.adverts)
         places = [place_of(holder) for holder in holders]
         seed_shares = split(secrets.seed, self.terms.threshold, places, self._entropy)
         key_shares = split(secrets.mask_key, self.terms.threshold, places, self._entropy)
         envelopes = []
         for holder, both in zip(holders, zip(seed_shares, key_shares, strict=True), strict=True):
-            where = keys.place(around.roll.root, me, holder)
+            where = keys.place(root, me, holder)
             key = keys.envelope_key(secrets.envelope_key, around.adverts[holder].envelope_key, where)
             envelopes.append(keys.closed(key, both, where, self._entropy))
-        root = around.roll.root
         return Shares(
             me, tuple(holders), tuple(envelopes),
             tuple(seal_of(root, SEED, me, share) for share in seed_shares),
@@ -175,9 +174,9 @@ class Masker:
         roll, mine = Roll.read(self.terms, roster.leaves), self._mine
         if mine.leaf not in roll.leaves:
             raise refusal("a device is on the roster as it advertised itself")
-        if len(roll.leaves) < self.terms.least:
-            raise refusal("a roster has room for the survivors it needs", clients=len(roll.leaves),
-                          least=self.terms.least)  # fmt: skip
+        if not self.terms.least <= len(roll.leaves) <= self.terms.cohort:
+            raise refusal("a roster is of at most the cohort, and of as many as must survive", clients=len(roll.leaves),
+                          cohort=self.terms.cohort, least=self.terms.least)  # fmt: skip
         adverts = roster.adverts()
         if frozenset(advert.leaf for advert in adverts) != roll.neighbours(mine.leaf):
             raise refusal("a device's neighbours follow from the whole roster")
@@ -223,7 +222,9 @@ class Masker:
                 total += mask
             else:
                 total -= mask
-        return ring.folded(total)
+        sent = ring.folded(total)
+        sent.setflags(write=False)  # it is kept, in case it is asked for again
+        return sent
 
     def _check_vector(self, vector: NDArray[np.int64], most: int) -> None:
         if vector.dtype != np.int64 or vector.shape != (self.terms.dim,):

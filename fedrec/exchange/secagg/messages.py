@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from fedrec.errors import WireError
-from fedrec.exchange.secagg.terms import LARGEST, TAG, Terms, digest
+from fedrec.exchange.secagg.terms import TAG, Terms, check_types, digest
 
 KEY = 32  # bytes of an X25519 key
 HASH = 32
@@ -172,19 +171,3 @@ def advertised(terms: Terms, client: int, envelope_key: bytes, mask_key: bytes) 
 def consented(root: bytes, client: int, alive: bytes) -> bytes:
     """What a client signs with its consent."""
     return TAG + digest("consent", root, client, alive)
-
-
-def check_types(message: Any) -> None:  # noqa: ANN401  (any dataclass of this file)
-    """Refuse a field that is not of its annotated type: messages are made by strangers."""
-    for field in fields(message):
-        if not _fits(getattr(message, field.name), str(field.type)):
-            raise WireError("a field holds what the protocol says", message=type(message).__name__, field=field.name)
-
-
-def _fits(value: object, kind: str) -> bool:
-    if kind.startswith("tuple"):
-        inner = kind.removeprefix("tuple[").removesuffix(", ...]")
-        return isinstance(value, tuple) and all(_fits(each, inner) for each in value)
-    if kind == "int":
-        return type(value) is int and 0 <= value <= LARGEST
-    return type(value) is bytes

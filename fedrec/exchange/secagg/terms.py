@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 from fedrec.errors import PrivacyRefusal, WireError
 from fedrec.exchange.secagg.residues import Residues
@@ -44,10 +44,10 @@ class Witness(Protocol):
 class Terms:
     """What all sides agree on. A device compares them with its plan before it makes a `Masker` of them.
 
-    `task`, `round` and `nonce` name one attempt at one round; sums are of vectors (dim,) modulo 2**bits. Each client
-    has `degree` neighbours (everybody, if they are no more), of whom `threshold` can lift its masks together; nothing
-    is unmasked for fewer than `least` survivors. Refuses a threshold of half the neighbours or fewer (P13): one half
-    could be asked for a client's one mask, and the other half for the other.
+    `task`, `round` and `nonce` name one attempt at one round; sums are of vectors (dim,) modulo 2**bits. Of a `cohort`
+    of at most so many, each client has `degree` neighbours (everybody, if they are no more), of whom `threshold` can
+    lift its masks together; nothing is unmasked for fewer than `least` survivors. Refuses a threshold of half the
+    neighbours or fewer (P13): one half could be asked for a client's one mask, and the other half for the other.
     """
 
     task: str
@@ -55,17 +55,18 @@ class Terms:
     nonce: str
     dim: int
     bits: int
-    threshold: int
+    cohort: int
     degree: int
+    threshold: int
     least: int
 
     def __post_init__(self) -> None:
-        if not (0 <= self.round <= LARGEST and 1 <= self.dim <= LARGEST and 2 <= self.bits <= 64):
-            raise WireError("a secure sum has a round, a size, and 2 to 64 bits",
-                            round=self.round, dim=self.dim, bits=self.bits)  # fmt: skip
-        if not (2 <= self.threshold <= self.degree <= LARGEST and 2 <= self.least <= LARGEST):
-            raise WireError("2 ≤ threshold ≤ degree, and at least 2 survivors",
-                            threshold=self.threshold, degree=self.degree, least=self.least)  # fmt: skip
+        check_types(self)
+        if self.dim < 1 or not 2 <= self.bits <= 64:
+            raise WireError("a secure sum has a size, and 2 to 64 bits", dim=self.dim, bits=self.bits)
+        if not (2 <= self.threshold <= self.degree < self.cohort and 2 <= self.least <= self.cohort):
+            raise WireError("2 ≤ threshold ≤ degree < cohort, and 2 ≤ least ≤ cohort", threshold=self.threshold,
+                            degree=self.degree, cohort=self.cohort, least=self.least)  # fmt: skip
         if 2 * self.threshold <= self.degree:
             remedy = "Take the terms of `degree_for`."
             raise refusal("most of a client's neighbours are needed to lift its masks", remedy,
@@ -94,3 +95,19 @@ def digest(purpose: str, *parts: bytes | int | str) -> bytes:
 def refusal(rule: str, remedy: str = "The round goes on without this device.", /, **got: object) -> PrivacyRefusal:
     """A client's refusal to go on (P13)."""
     return PrivacyRefusal("P13", rule, remedy=remedy, **got)
+
+
+def check_types(message: Any) -> None:  # noqa: ANN401  (any dataclass of this protocol)
+    """Refuse a field that is not of its annotated type: messages are made by strangers."""
+    for field in fields(message):
+        if not _fits(getattr(message, field.name), str(field.type)):
+            raise WireError("a field holds what the protocol says", message=type(message).__name__, field=field.name)
+
+
+def _fits(value: object, kind: str) -> bool:
+    if kind.startswith("tuple"):
+        inner = kind.removeprefix("tuple[").removesuffix(", ...]")
+        return isinstance(value, tuple) and all(_fits(each, inner) for each in value)
+    if kind == "int":
+        return type(value) is int and 0 <= value <= LARGEST
+    return type(value) is bytes if kind == "bytes" else isinstance(value, str) and value.isascii()

@@ -1,0 +1,381 @@
+"""The lines to a SuperLink, piece by piece, against scripted counterparts; a real one is in test_fleet.py."""
+
+import io
+import threading
+import time
+import tomllib
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.common.serde import message_to_proto
+from flwr.proto import runtime_pb2
+from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse
+from flwr.supercore.inflatable.inflatable_object import get_object_id, iterate_object_tree
+
+from fedrec.errors import RunError, WireError
+from fedrec.exchange import superlink, wire
+from fedrec.exchange.conversation import Conversation, Mail
+from fedrec.exchange.duty import run_nodes
+from fedrec.exchange.flower import become_local_server
+from fedrec.exchange.line import Line, _refusal, distrust
+from fedrec.exchange.parcels import Kept, Parcel, pack
+
+MOST = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def _server():
+    become_local_server()
+
+
+def shelf(*messages):
+    """Messages as parcels, and what their parts are pulled from."""
+    packed = pack(messages)
+    contents = {name: each.part(name) for each in packed for name in each.parts}
+
+    def pull(name):
+        return PullObjectResponse(object_found=name in contents, object_available=True, object_content=contents[name])
+
+    return packed, contents, pull
+
+
+def hello(node=7):
+    return wire.hello(node)
+
+
+class TestParcels:
+    def test_a_message_comes_out_as_it_went_in(self):
+        message = wire.train(7, wire.Header("task", 3), wire.arrays(np.arange(5, dtype=np.float32)))
+        [packed], _, pull = shelf(message)
+        parcel = Parcel(packed.tree, most=MOST)
+        assert parcel.fetch(pull, Kept(0))
+        read = parcel.open()
+        assert read.metadata.message_id == packed.envelope.metadata.message_id
+        np.testing.assert_array_equal(wire.vector(read.content["vector"]), np.arange(5, dtype=np.float32))
+
+    def test_what_is_not_there_yet_is_fetched_later_and_once(self):
+        [packed], _, pull = shelf(hello())
+        calls, late = [], {packed.tree.object_id}
+
+        def slow(name):
+            calls.append(name)
+            return PullObjectResponse(object_found=True) if name in late else pull(name)
+
+        parcel = Parcel(packed.tree, most=MOST)
+        assert not parcel.fetch(slow, Kept(0))
+        late.clear()
+        assert parcel.fetch(slow, Kept(0))
+        assert sorted(calls) == sorted([part.object_id for part in iterate_object_tree(packed.tree)] + calls[-1:])
+
+    def test_a_part_that_is_not_what_its_hash_says_is_refused(self):
+        [packed], contents, pull = shelf(hello())
+        contents[packed.tree.object_id] += b"!"
+        with pytest.raises(WireError, match="what its hash says"):
+            Parcel(packed.tree, most=MOST).fetch(pull, Kept(0))
+
+    def test_too_many_bytes_or_parts_are_refused(self):
+        [packed], _, pull = shelf(wire.train(7, wire.Header("t"), wire.arrays(np.zeros(1000, np.float32))))
+        with pytest.raises(WireError, match="no larger"):
+            Parcel(packed.tree, most=1000).fetch(pull, Kept(0))
+        many = ObjectTree(object_id="root", children=[ObjectTree(object_id=str(place)) for place in range(100)])
+        with pytest.raises(WireError, match="no more parts"):
+            Parcel(many, most=1000)
+
+    @pytest.mark.parametrize("content", [b"", b"Message  3\x00abc", b"Nothing  0\x00", b"\xff", b"RecordDict  2\x00{}"])
+    def test_bytes_that_are_no_message_are_refused(self, content):
+        name = get_object_id(content)
+        parcel = Parcel(ObjectTree(object_id=name), most=MOST)
+        parcel.fetch(lambda _: PullObjectResponse(object_found=True, object_available=True, object_content=content),
+                     Kept(0))  # fmt: skip
+        with pytest.raises(WireError):
+            parcel.open()
+
+    def test_threads_that_want_one_part_fetch_it_once_and_the_oldest_is_forgotten(self):
+        kept, calls, gate = Kept(80), [], threading.Event()
+
+        def fetch(name):
+            calls.append(name)
+            gate.wait(5)
+            return b"0123456789"
+
+        threads = [threading.Thread(target=kept.get, args=("a", fetch)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        gate.set()
+        for thread in threads:
+            thread.join()
+        assert calls == ["a"]
+        for name in "bcdefghi":
+            kept.get(name, fetch)
+        assert kept.get("a", lambda _: b"new") == b"new"
+        assert kept.get("i", lambda _: b"new") == b"0123456789"
+
+
+class Carrier:
+    """A SuperLink as a script: what happens at the first look after so many messages were left, and what fails."""
+
+    def __init__(self, acts, failures=()):
+        self.acts, self.failures = acts, list(failures)
+        self.left, self.found, self.confirmed, self.contents = [], [], [], {}
+
+    def leave(self, messages, until):
+        self._fail("leave")
+        pack(messages)
+        self.left += messages
+        return ["" if each.metadata.dst_node_id == 404 else each.metadata.message_id for each in messages]
+
+    def ask(self, what, request, answer, until):
+        self._fail("look")
+        self.acts.pop(len(self.left), lambda left: None)(self.left)
+        packed, contents, _ = shelf(*self.found)
+        self.contents |= contents
+        announced, self.found = [message_to_proto(each) for each in self.found], []
+        return runtime_pb2.PullAppMessagesResponse(
+            messages_list=announced, message_object_trees=[each.tree for each in packed]
+        )
+
+    def fetch(self, parcel, until):
+        return parcel.fetch(
+            lambda name: PullObjectResponse(
+                object_found=True, object_available=True, object_content=self.contents[name]
+            ),
+            Kept(0),
+        )
+
+    def confirm(self, message_id, until):
+        self.confirmed.append(message_id)
+
+    def answer(self, request, client=1):
+        self.found.append(wire.hello_reply(request, wire.Header("task", client=client)))
+
+    def lose(self, request, code):
+        self.found.append(Message(Error(code, "gone"), reply_to=request))
+
+    def _fail(self, what):
+        if self.failures and self.failures[0] == what:
+            self.failures.pop(0)
+            raise RunError("out of order")
+
+
+def talk(carrier, requests, seconds=5.0):
+    until = time.monotonic() + seconds
+    return list(Conversation(carrier, Mail(carrier, until, MOST), requests, until=until).replies(0.001))
+
+
+class TestConversations:
+    def test_replies_are_handed_on_and_confirmed(self):
+        carrier = Carrier({2: lambda left: [carrier.answer(each) for each in left]})
+        assert [reply.metadata.src_node_id for reply in talk(carrier, [hello(1), hello(2)])] == [1, 2]
+        assert len(carrier.confirmed) == 2
+
+    def test_a_reply_does_not_wait_for_the_others(self):
+        carrier = Carrier({2: lambda left: carrier.answer(left[0])})
+        until = time.monotonic() + 5
+        talking = Conversation(carrier, Mail(carrier, until, MOST), [hello(1), hello(2)], until=until).replies(0.001)
+        assert next(talking).metadata.src_node_id == 1
+        carrier.answer(carrier.left[1])
+        assert next(talking).metadata.src_node_id == 2
+
+    def test_a_duplicate_and_a_stranger_are_dropped(self):
+        stranger = hello(3)
+
+        def all_at_once(left):
+            pack([stranger])
+            for request, client in ((left[0], 1), (left[0], 2), (stranger, 3)):
+                carrier.answer(request, client)
+
+        carrier = Carrier({2: all_at_once})
+        assert [wire.read_header(reply).client for reply in talk(carrier, [hello(1), hello(2)], 0.2)] == [1]
+
+    def test_what_could_not_be_left_is_an_absence(self):
+        [reply] = talk(Carrier({}), [hello(404)])
+        assert reply.error.code == ErrorCode.NODE_UNAVAILABLE and reply.metadata.src_node_id == 404
+
+    def test_after_an_outage_what_is_open_is_asked_again_and_answered_once(self):
+        carrier = Carrier({2: lambda left: [carrier.answer(each) for each in left]}, ["look"])
+        [reply] = talk(carrier, [hello(1)])
+        assert reply.has_content()
+        assert len({each.metadata.message_id for each in carrier.left}) == 2
+
+    def test_a_message_that_may_have_been_left_keeps_its_id(self):
+        carrier, request = Carrier({1: lambda left: carrier.answer(left[0])}, ["leave"]), hello(1)
+        assert len(talk(carrier, [request])) == 1
+        assert carrier.left == [request]
+
+    @pytest.mark.parametrize("code", [ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE])
+    def test_an_error_in_the_wake_of_an_outage_is_not_believed_and_any_other_is(self, code):
+        carrier = Carrier({1: lambda left: carrier.lose(left[0], code)})
+        [reply] = talk(carrier, [hello(1)])
+        assert reply.error.code == code
+        lost = {2: lambda left: [carrier.lose(each, code) for each in left], 3: lambda left: carrier.answer(left[2])}
+        carrier = Carrier(lost, ["look"])
+        [reply] = talk(carrier, [hello(1)])
+        assert reply.has_content() and len(carrier.left) == 3
+
+    def test_a_reply_that_cannot_be_read_says_why(self):
+        def answer(left):
+            record = RecordDict({"x": ConfigRecord({"x": b"0" * (2 * MOST)})})
+            carrier.found.append(Message(record, reply_to=left[0]))
+
+        carrier = Carrier({1: answer})
+        [reply] = talk(carrier, [hello(1)])
+        assert reply.error.reason == "a message is no larger than agreed"
+        assert reply.metadata.src_node_id == 1
+
+    def test_a_node_that_poses_as_another_is_known_by_its_envelope(self):
+        """What stands in the message is the node's word; the SuperLink checks the envelope."""
+
+        class Verified(Carrier):
+            def ask(self, *asked):
+                said = super().ask(*asked)
+                for envelope in said.messages_list:
+                    envelope.metadata.src_node_id = 1
+                return said
+
+        def pose(left):
+            carrier.answer(left[0])
+            carrier.found[0].metadata.__dict__["_src_node_id"] = 2
+
+        carrier = Verified({1: pose})
+        [reply] = talk(carrier, [hello(1)])
+        assert reply.has_content() and reply.metadata.src_node_id == 1
+
+    def test_the_timeout_is_kept(self):
+        began = time.monotonic()
+        assert talk(Carrier({}), [hello(1)], 0.2) == []
+        assert 0.2 <= time.monotonic() - began < 1.0
+
+    def test_a_request_does_not_outlive_the_round_by_much(self):
+        carrier = Carrier({})
+        talk(carrier, [hello(1)], 0.1)
+        assert carrier.left[0].metadata.ttl < 700
+
+
+class Scripted:
+    """A node whose server is a script."""
+
+    def __init__(self, messages=0, failures=0):
+        self.messages, self.failures, self.said = messages, failures, []
+
+    def activate(self):
+        self.said.append("activate")
+        if self.failures:
+            self.failures -= 1
+            raise RunError("the server is in reach")
+
+    def beat(self):
+        self.said.append("beat")
+
+    def once(self, answer):
+        self.said.append("look")
+        if self.messages:
+            self.messages -= 1
+            answer(None)
+            return True
+        return False
+
+    def deactivate(self):
+        self.said.append("deactivate")
+
+
+def on_duty(nodes, answers, seconds, bell=lambda: time.sleep(0.02)):
+    stop, heard = threading.Event(), []
+    threading.Timer(seconds, stop.set).start()
+    run_nodes(nodes, answers, bell=bell, stop=stop, heard=lambda node, error: heard.append((node, error)))
+    return heard
+
+
+class TestDuty:
+    def test_nodes_sign_on_look_when_it_rings_and_sign_off(self):
+        node, answered = Scripted(messages=2), []
+        heard = on_duty([node], [answered.append], 0.4)
+        assert node.said[0] == "activate" and node.said[-1] == "deactivate" and len(answered) == 2
+        assert heard == [(node, None)]
+
+    def test_nobody_looks_while_it_is_quiet(self):
+        node, quiet = Scripted(), threading.Event()
+        on_duty([node], [None], 0.4, bell=lambda: quiet.wait(5))
+        quiet.set()
+        assert node.said == ["activate", "look", "deactivate"]
+
+    def test_a_slow_device_does_not_keep_the_others_waiting(self):
+        slow, others, answered = Scripted(messages=1), [Scripted(messages=1) for _ in range(3)], []
+        on_duty([slow, *others], [lambda _: time.sleep(0.6), *[answered.append] * 3], 0.3)
+        assert len(answered) == 3
+
+    def test_a_server_that_was_gone_is_found_again(self):
+        node = Scripted(messages=1, failures=1)
+        heard = on_duty([node], [lambda _: None], 1.6)
+        assert [error is None for _, error in heard] == [False, True] and not node.messages
+
+    def test_an_error_of_one_node_is_told_and_ends_nobodys_duty(self):
+        broken, fine, answered = Scripted(messages=1), Scripted(messages=1), []
+
+        def breaks(message):
+            raise KeyError("of the library's")
+
+        heard = on_duty([broken, fine], [breaks, answered.append], 0.3)
+        assert answered and any(node is broken and isinstance(error, RunError) for node, error in heard)
+        assert "deactivate" in broken.said
+
+
+class TestLine:
+    def test_an_authority_that_is_no_certificate_is_refused(self):
+        with pytest.raises(WireError, match="PEM"):
+            Line("127.0.0.1:1", b"nonsense")
+
+    @pytest.mark.parametrize(("code", "rule"), [(10, "expired"), (9, "valid by now"), (62, "names its address"),
+                                                (64, "names its"), (20, "signed by"), (1, "sound")])  # fmt: skip
+    def test_why_a_certificate_was_refused(self, code, rule):
+        assert rule in distrust(code, "x").rule and distrust(code, "x").remedy
+
+    @pytest.mark.parametrize(("status", "body", "kind", "rule"), [
+        (401, b"", WireError, "enrolled key"), (412, b'{"code": 2004, "detail": "x"}', WireError, "before it connects"),
+        (404, b"", WireError, "address of a server"), (503, b"<html>", RunError, "ready"),
+        (412, b'{"code": 1001, "detail": "x"}', WireError, "minor version"), (418, b"", WireError, "accepts"),
+        (401, b'{"code": 1008, "detail": "x"}', WireError, "the task that asks"), (413, b"", WireError, "no larger"),
+    ])  # fmt: skip
+    def test_why_a_request_was_refused(self, status, body, kind, rule):
+        error = _refusal(status, body, {})
+        assert type(error) is kind and rule in error.rule
+
+    def test_a_clock_that_is_wrong_is_told_by_how_much(self):
+        error = _refusal(401, b"", {b"date": b"Thu, 01 Jan 2015 00:00:00 GMT"})
+        assert error.got["seconds_apart"] > 3e8
+
+
+class TestExecution:
+    def test_the_bundle_names_no_code(self):
+        with zipfile.ZipFile(io.BytesIO(superlink._bundle({"run": 'a "name"', "rounds": 3}))) as bundle:
+            assert bundle.namelist() == ["pyproject.toml"]
+            app = tomllib.loads(bundle.read("pyproject.toml").decode())["tool"]["flwr"]["app"]
+        assert app["config"] == {"run": 'a "name"', "rounds": 3}
+        assert set(app["components"].values()) == {"nobody.here:nothing"}
+
+    def test_tasks_of_other_runs_are_refused(self):
+        tasks, ended = [(1, "theirs"), (2, "ours")], []
+
+        class Scripted:
+            def ask(self, path, request, answer, headers, limits=None):
+                if path.endswith("acquire-task"):
+                    run, token = tasks.pop(0)
+                    return SimpleNamespace(token=token, task=SimpleNamespace(run_id=run))
+                ended.append((headers["flwr-task-token"], request.sub_status))
+
+        task = superlink._Task.acquire(Scripted(), b"secret", 2, 5.0)
+        assert ended == [("theirs", "failed")] and task.headers["flwr-task-token"] == "ours"
+
+    def test_the_command_line_shuts_every_door(self, tmp_path):
+        files = dict.fromkeys(("authority", "certificate", "key", "database", "secret", "home"), tmp_path)
+        link = superlink.SuperLink(port=4711, **files)
+        command = link.command()
+        assert command[command.index("--host") + 1] == "127.0.0.1"
+        assert command[command.index("--isolation") + 1] == "process"
+        assert {"--enable-supernode-auth", "--superexec-auth-secret-file"} <= set(
+            command
+        ) and "--insecure" not in command
+        assert link.environment()["FLWR_TELEMETRY_ENABLED"] == "0"
