@@ -29,6 +29,7 @@ from fedrec.deploy.paths import ENROL_BYTES
 from fedrec.deploy.roster import Refused, Roster
 from fedrec.deploy.site import Site
 from fedrec.errors import FedrecError
+from fedrec.model.publish import published_file
 
 _LOG = logging.getLogger("fedrec.desk")
 
@@ -97,12 +98,12 @@ class Desk:
         try:
             seat = self.roster.redeem(digest(application.secret), point_of(public))
         except Refused as refused:
-            _LOG.info("an invitation was refused: %s", refused.reason.value)
+            _LOG.info("an invitation was refused: %s", refused.reason)
             return _cannot()
         try:
             self.roster.bind(seat, self.register(public))
         except FedrecError as error:
-            _LOG.warning("the SuperLink did not register a key: %s", type(error).__name__)
+            _LOG.warning("the SuperLink did not register a key: %s", type(error))
             return _refusal(503, "the server is not ready; try again in a moment", again=5)
         card = Card(
             seat=seat,
@@ -121,9 +122,9 @@ class Desk:
         return _file(self.site.packs / "latest")
 
     async def _pack(self, request: Request) -> Response:
-        version, name = request.path_params["version"], request.path_params["name"]
-        folder = self.site.packs / version
-        return _refusal(404, "there is no such pack") if folder.is_symlink() else _file(folder / name)
+        # The door lets no `..` through; what a pack has is decided where packs are published all the same.
+        found = published_file(self.site.packs, "{version}/{name}".format_map(request.path_params))
+        return _file(found) if found else _refusal(404, "there is no such pack")
 
     async def _ring(self, request: Request) -> Response:
         after = request.query_params.get("after", "-1")

@@ -71,14 +71,14 @@ class Door:
         try:
             answer = await self.superlink.send(request, stream=True)
         except httpx.TransportError as error:
-            _LOG.warning("the SuperLink did not answer: %s", type(error).__name__)
+            _LOG.warning("the SuperLink did not answer: %s", type(error))
             return await _say(send, 503)
         except (_Gone, TimeoutError):
             return await _say(send, 408)
         try:
             await _relay(answer, send, last=not body.whole)
         except (httpx.TransportError, TimeoutError) as error:
-            _LOG.info("an answer of the SuperLink was cut off: %s", type(error).__name__)
+            _LOG.info("an answer of the SuperLink was cut off: %s", type(error))
         finally:
             await answer.aclose()
 
@@ -95,7 +95,7 @@ class Door:
         except (_Gone, TimeoutError):
             _LOG.info("a request to the desk was cut off")
         except Exception as error:  # noqa: BLE001  (what it says may be somebody's; its kind is not)
-            _LOG.error("the desk failed: %s", type(error).__name__)
+            _LOG.error("the desk failed: %s", type(error))
             if not started:
                 await _say(send, 500)
 

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from enum import Enum
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -94,6 +95,11 @@ def _filled(before: str, value: object) -> str:
 
 
 def _shown(value: object) -> str:
+    """Numbers, errors by their class, and what the code itself has named: classes and members of an `Enum`."""
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, type):
+        return value.__name__
     if isinstance(value, int | float):
         return f"{value:g}" if isinstance(value, float) else str(value)
     if isinstance(value, BaseException):

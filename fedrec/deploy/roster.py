@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from threading import Lock
 
@@ -29,7 +29,7 @@ _VERSION = 1
 _PATIENCE = 30.0  # seconds that one process waits for another's transaction
 
 
-class Reason(Enum):
+class Reason(StrEnum):
     """Why an invitation bought no seat: for the operator's log, and for nobody else."""
 
     UNKNOWN = "unknown"

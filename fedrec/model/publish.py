@@ -99,9 +99,10 @@ def latest(packs: Path) -> int | None:
 def published_file(packs: Path, name: str) -> Path | None:
     """The file that a device means by `latest` or `VERSION/FILE`; None for all that is not published here."""
     version, _, file = name.partition("/")
-    known = name == LATEST or (version_of(version.encode()) and file in _SERVED)
-    path = packs / name
-    return path if known and path.is_file() and not path.is_symlink() else None
+    if name != LATEST and not (version_of(version.encode()) and file in _SERVED):
+        return None
+    linked = (packs / name).is_symlink() or (packs / version).is_symlink()
+    return packs / name if (packs / name).is_file() and not linked else None
 
 
 @contextmanager

@@ -24,12 +24,15 @@ from links import Authority, eventually, serving
 from fedrec.deploy import host as module
 from fedrec.deploy.folder import DeviceFolder, devices_of
 from fedrec.deploy.host import Bell, Hosted, host, opened
-from fedrec.deploy.identity import read_key
+from fedrec.deploy.identity import Witness, read_key
 from fedrec.device.store import Store
-from fedrec.errors import DataError, PrivacyRefusal, RunError
-from fedrec.exchange.serve import serve
+from fedrec.errors import DataError, FedrecError, PrivacyRefusal, RunError
+from fedrec.exchange.client import client_app
+from fedrec.exchange.serve import devices, serve
 from fedrec.exchange.superlink import register
 from fedrec.population.engines import opened as engine_of
+from fedrec.population.engines import partition
+from fedrec.population.grid import in_process
 from fedrec.population.simulate import Simulation
 from fedrec.rounds.aggregate import Turn
 from fedrec.speed import Engine, Speed
@@ -67,13 +70,12 @@ def status_of(folder):
 # Over the wire
 
 
-@pytest.mark.parametrize("settings", [{}, MASKED], ids=["open", "masked"])
-def test_real_devices_train_the_model_of_a_simulation(tmp_path, settings, monkeypatch):
+def test_real_devices_train_the_model_of_a_simulation(tmp_path, monkeypatch):
     bell = links.Bell()  # where the desk is, tests/flows/test_door.py asks
     monkeypatch.setattr(module, "Bell", lambda *site: bell.wait)
     with serving(tmp_path / "link") as server:
-        site = Settlement(tmp_path, settings, server=f"https://{server.address}", authority=server.authority)
-        folders = [site.device(seat, policy=f'modes = ["none"]\n{GENEROUS}') for seat in range(5)]
+        site = Settlement(tmp_path, server=f"https://{server.address}", authority=server.authority)
+        folders = [site.device(seat) for seat in range(5)]
         for folder in folders:
             register(server.address, server.authority.pem, read_key(folder / "key.pem").public_key())
         stop, (heard, told) = threading.Event(), said_by(folders)
@@ -86,13 +88,48 @@ def test_real_devices_train_the_model_of_a_simulation(tmp_path, settings, monkey
             stop.set()
             bell.ring()
             running.join()
-    expected = trained(Simulation.start(site.task.plan, tmp_path / "simulated", speed=Speed(engine=Engine.LOOP)))
-    np.testing.assert_array_equal(model, expected)
+    np.testing.assert_array_equal(model, simulated(site))
     assert sorted(heard) == [(folder.name, "in touch with the server") for folder in folders]
     for folder in folders:
         status = status_of(folder)
         assert (status["state"], status["round"], status["error"]) == ("stopped", site.task.plan.rounds, None)
         assert DeviceFolder(folder).process() is None
+
+
+def behind_masks(site, hosted, roster_key):
+    """The model that these devices train, if the server goes by `roster_key`."""
+    grid = in_process(client_app(lambda context: hosted[partition(context)]), len(hosted))
+    crew = devices(site.task, site.folder / "run", witness=Witness(roster_key))
+    return serve(site.task, grid, site.folder / "run", crew=crew)
+
+
+def test_real_devices_behind_masks_train_the_model_of_a_simulation(tmp_path):
+    site = Settlement(tmp_path, MASKED)
+    folders = [site.device(seat, policy=f"{OPEN}{GENEROUS}") for seat in range(5)]
+    with ExitStack() as stack:
+        hosted, _ = opened(devices_of(folders), stack, lambda path, words: None)
+        model = behind_masks(site, hosted, site.signing.public_key().public_bytes_raw())
+        np.testing.assert_array_equal(model, simulated(site))
+        for one in hosted:  # their masks were lifted: nothing is sent again
+            with pytest.raises(PrivacyRefusal, match="P10"):
+                one.take_part(Turn(1), site.task.model.initial)
+
+
+def test_devices_of_another_site_wear_no_masks_together(tmp_path):
+    site = Settlement(tmp_path, MASKED)
+    folders = [site.device(seat, policy=f"{OPEN}{GENEROUS}") for seat in range(5)]
+    for folder in folders:
+        rewrite(folder, roster_key="ab" * 32)
+    with ExitStack() as stack:
+        hosted, _ = opened(devices_of(folders), stack, lambda path, words: None)
+        with pytest.raises(FedrecError):
+            behind_masks(site, hosted, site.signing.public_key().public_bytes_raw())
+        assert all(status_of(folder)["participations"] == 0 for folder in folders)
+
+
+def simulated(site):
+    """The model of virtual devices, one after the other."""
+    return trained(Simulation.start(site.task.plan, site.folder / "again", speed=Speed(engine=Engine.LOOP)))
 
 
 def trained(simulation):
@@ -537,18 +574,6 @@ def test_nothing_in_the_folder_names_the_person(device):
             for table in ("events", "embeddings", "sweep")
             for _, name, *_ in db.execute(f"PRAGMA table_info({table})")
         }
-    assert columns == {
-        "id",
-        "time",
-        "kind",
-        "item",
-        "text",
-        "weight",
-        "rating",
-        "task",
-        "round",
-        "value",
-        "pending",
-        "forgets",
-    }
+    events = {"id", "time", "kind", "item", "text", "weight", "rating"}
+    assert columns == events | {"task", "round", "value", "erased", "swept", "forgets"}
     assert OPEN in (device / "policy.toml").read_text() and time.time() > 0

@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -136,25 +137,30 @@ def _closes(line, within: float) -> bool:
     return True
 
 
-def test_a_slow_header_a_slow_body_and_a_silent_guest_are_shown_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(listen, "_HEADER", 0.3)
-    monkeypatch.setattr(listen, "_HANDSHAKE", 0.3)
-    monkeypatch.setattr(door, "_SILENCE", 0.3)
+def _begun(site) -> ssl.SSLSocket:
+    """A connection that has been used once."""
+    line = connect(site)
+    line.sendall(request("POST /v1/fleet/pull-messages"))
+    assert b"200" in line.recv(4096)
+    return line
+
+
+def test_whoever_is_slow_is_shown_out(tmp_path, monkeypatch):
+    for module, name in ((listen, "_HEADER"), (listen, "_HANDSHAKE"), (door, "_SILENCE")):
+        monkeypatch.setattr(module, name, 0.5)
     site = make_site(tmp_path / "site")
-    with open_door(site, Toy()):
-        silent = connect(site)
-        header = connect(site)
-        header.sendall(b"POST /v1/fleet/pull-messages HTTP/1.1\r\nHost: x\r\n")
-        body = connect(site)
-        body.sendall(request("POST /v1/fleet/pull-messages", b"Content-Length: 10\r\n\r\nhalf"))
-        again = connect(site)
-        again.sendall(request("POST /v1/fleet/pull-messages"))
-        assert b"200" in again.recv(4096)
-        again.sendall(b"P")
-        handshake = socket.create_connection(("127.0.0.1", site.spec.port), timeout=5)
-        for line in (silent, header, body, again, handshake):
-            assert _closes(line, 5)
-            line.close()
+    said = {
+        "silence": b"",
+        "half a header": b"POST /v1/fleet/pull-messages HTTP/1.1\r\nHost: x\r\n",
+        "half a body": request("POST /v1/fleet/pull-messages", b"Content-Length: 10\r\n\r\nhalf"),
+        "half a second header": b"P",
+    }
+    with open_door(site, Toy()), ExitStack() as stack:
+        lines = {name: stack.enter_context(_begun(site) if "second" in name else connect(site)) for name in said}
+        lines["no handshake"] = stack.enter_context(socket.create_connection(("127.0.0.1", site.spec.port)))
+        for name, words in said.items():
+            lines[name].sendall(words)
+        assert {name: _closes(line, 8) for name, line in lines.items()} == dict.fromkeys(lines, True)
 
 
 def test_a_body_that_drips_is_shown_out(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fedrec.deploy.logs import JsonLines, note
+from fedrec.deploy.roster import Reason
 from fedrec.errors import PrivacyRefusal, WireError
 
 ROOT = Path(__file__).parents[2]
@@ -77,9 +78,11 @@ def test_our_messages_keep_numbers_and_lose_words(log):
     ours, _, lines = log
     ours.warning("round %d took %.1f s: %s", 7, 2.5, CANARY)
     ours.warning("refused: %s", PrivacyRefusal("P06", CANARY))
+    ours.warning("%s, a %s", Reason.USED, ValueError)
     ours.warning("client %d failed, node=%s too, node %d", 4711, 4712, 4713)
     assert [line["event"] for line in lines()] == [
-        "round 7 took 2.5 s: …", "refused: PrivacyRefusal P06", "client … failed, node=… too, node …",
+        "round 7 took 2.5 s: …", "refused: PrivacyRefusal P06", "used by another key, a ValueError",
+        "client … failed, node=… too, node …",
     ]  # fmt: skip
 
 

@@ -137,7 +137,8 @@ def test_signing_again_mends_what_was_cut_short(tmp_path, monkeypatch):
 def test_what_is_served_is_what_was_published_and_nothing_else(packs):
     published(packs, [0, 1])
     (packs / "2" / "secret.txt").write_text("not published")
-    (packs / "link").symlink_to(packs / "1")
+    for link in ("link", "8"):
+        (packs / link).symlink_to(packs / "1")
     os.symlink("/etc/hostname", packs / "1" / "extra")
     (packs / "1" / "README.md").unlink()
     os.symlink(packs.parent, packs / "1" / "README.md")
@@ -145,7 +146,7 @@ def test_what_is_served_is_what_was_published_and_nothing_else(packs):
     assert all(published_file(packs, f"2/{name}") == packs / "2" / name for name in ALL)
     odd = (
         "", "/", ".", "..", ".lock", "2", "2/", "2//pack.json", "2/secret.txt", "2/../latest", "../packs/latest",
-        "3/pack.json", "02/pack.json", " 2/pack.json", "link/pack.json", "1/extra", "1/README.md", "2/pack.json/",
+        "3/pack.json", "02/pack.json", " 2/pack.json", "link/pack.json", "8/pack.json", "../server.toml", "..", "../../x", "1/extra", "1/README.md", "2/pack.json/",
         "2/pack.json\0", "latest/", "/etc/passwd", "2\n/pack.json",
     )  # fmt: skip
     assert [name for name in odd if published_file(packs, name)] == []
