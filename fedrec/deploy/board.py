@@ -47,6 +47,8 @@ def headline(look: Look) -> str:
         return "The trainer has not reported yet."
     if look.now.finished:
         return f"All is done: {done:,} rounds."
+    if not look.now.round:
+        return f"{look.now.phase.capitalize()}."
     of = f" of {planned:,}" if planned else ""
     again = f", attempt {look.now.attempt}" if look.now.attempt > 1 else ""
     return f"Round {look.now.round:,}{of}: {look.now.phase}{again}."

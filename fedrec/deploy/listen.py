@@ -230,6 +230,12 @@ class _Connection(H11Protocol):
         super().data_received(data)
         self._expect_header()
 
+    def on_response_complete(self) -> None:
+        """Go on with what came early."""
+        super().on_response_complete()
+        if self.conn.trailing_data[0]:
+            self._expect_header()
+
     def _expect_header(self) -> None:
         # h11 is idle until a whole header is there. Uvicorn's own timer stops at its first byte.
         if self.conn.their_state is not h11.IDLE:

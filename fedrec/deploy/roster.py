@@ -66,14 +66,18 @@ class Roster(Closing):
         self._seats, self._lock = seats, Lock()
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        self._db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
         try:
-            self._db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = DELETE")
             self._db.execute("PRAGMA synchronous = FULL")
             self._migrate()
         except sqlite3.DatabaseError as error:
+            self.close()
             remedy = "Bring roster.sqlite back from a backup together with keys/ and run/."
             raise DataError("the roster is a database", remedy=remedy, path=str(path), reason=str(error)) from None
+        except DataError:
+            self.close()
+            raise
 
     def _migrate(self) -> None:
         with self._transaction():

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -22,23 +23,25 @@ from fedrec.deploy.identity import Witness
 from fedrec.deploy.logs import note, start_logging
 from fedrec.deploy.roster import Roster
 from fedrec.deploy.site import Site
-from fedrec.errors import FedrecError
+from fedrec.errors import FedrecError, RunError
 from fedrec.exchange.serve import Patience, devices, serve
-from fedrec.exchange.strategy import Progress
+from fedrec.exchange.strategy import Observer, Progress
 from fedrec.exchange.superlink import executing
 from fedrec.exchange.watch import Step, Watched
 from fedrec.files import write_atomic
 from fedrec.model.pack import write_pack
-from fedrec.model.publish import publish
+from fedrec.model.pack_files import read_manifest
+from fedrec.model.publish import latest, publish
 from fedrec.privacy.chain import Book
 from fedrec.privacy.sampling import Cyclic
 from fedrec.privacy.statement import Statement, statements
-from fedrec.rounds.checkpoint import Checkpoint
+from fedrec.rounds.checkpoint import CHECKPOINT, Checkpoint
 from fedrec.runs import Run
 from fedrec.task import Task
 
 _BEAT = 5.0  # seconds between two signs of life
 _WEEKS = 6e7  # seconds: devices may take as long to come as they like
+_RETURN = 60.0  # seconds: after a restart
 _LOG = logging.getLogger("fedrec.trainer")
 
 
@@ -88,7 +91,7 @@ class Board:
         """A sign of life."""
         with self._lock:
             content = json.dumps(self._now | {"beat": time.time()})
-        write_atomic(self._site.state / "round.json", content.encode())
+            write_atomic(self._site.state / "round.json", content.encode())
 
     @contextmanager
     def beating(self) -> Iterator[None]:
@@ -128,17 +131,50 @@ def train(site: Site) -> None:
         note(_LOG, "a round is over", {"round": progress.round})
 
     with run.locked(), Roster(site.roster, spec.seats) as roster, board.beating():
-        board.phase("waiting for devices", 0)
-        crew = devices(
-            task, run.path, roster.nodes, begin=spec.begin, witness=Witness(site.roster_key), answers=spec.phase_seconds
-        )
-        secret = site.executor_secret.read_bytes()
-        address, patience = f"127.0.0.1:{spec.superlink}", Patience(_WEEKS, spec.phase_seconds)
-        with executing(address, site.ca, secret, {"run": site.run.name}, ring=lambda: bell.ring(site.bell)) as grid:
-            serve(task, Watched(grid, board.step), run.path, [observe], crew=crew, patience=patience)
+        if _done(site, task) < task.plan.rounds:
+            _go_on(site, task, roster, board, observe)
         board.phase("publishing", task.plan.rounds)
-        publish_model(site, task)
+        if not _is_published(site, task):
+            publish_model(site, task)
         board.phase("finished", task.plan.rounds)
+
+
+def _go_on(site: Site, task: Task, roster: Roster, board: Board, observe: Observer) -> None:
+    """All rounds that are still to do."""
+    spec, begun = site.spec, _done(site, task) > 0
+    board.phase("waiting for devices", 0)
+    crew = devices(
+        task, site.run, roster.nodes, begin=0.0 if begun else spec.begin, witness=Witness(site.roster_key),
+        answers=spec.phase_seconds,
+    )  # fmt: skip
+    address, secret = f"127.0.0.1:{spec.superlink}", site.executor_secret.read_bytes()
+    with executing(address, site.ca, secret, {"run": "fedrec"}, ring=lambda: bell.ring(site.bell)) as grid:
+        if begun:
+            _let_return(grid.get_node_ids, math.ceil(spec.begin * spec.seats))
+        patience = Patience(_WEEKS, spec.phase_seconds)
+        serve(task, Watched(grid, board.step), site.run, [observe], crew=crew, patience=patience)
+
+
+def _let_return(online: Callable[[], Sequence[int]], count: int) -> None:
+    """Give devices a minute to come back after a restart; who is gone for good does not stop a run that has begun."""
+    deadline = time.monotonic() + _RETURN
+    while len(online()) < count and time.monotonic() < deadline:
+        time.sleep(0.5)
+
+
+def _done(site: Site, task: Task) -> int:
+    """The round of the checkpoint; 0 before the first."""
+    saved = Checkpoint.load(site.run / CHECKPOINT, task.hash)
+    return saved.round if saved else 0
+
+
+def _is_published(site: Site, task: Task) -> bool:
+    """Whether the latest pack is of the model as it is now."""
+    version = latest(site.packs)
+    if version is None:
+        return False
+    info = read_manifest(site.packs / str(version), site.signing.public_key())
+    return (info.task, info.round) == (task.hash, _done(site, task))
 
 
 def publish_model(site: Site, task: Task) -> int:
@@ -146,7 +182,7 @@ def publish_model(site: Site, task: Task) -> int:
 
     Refuses P16 a model that is not of the ledger's last release.
     """
-    saved = Checkpoint.load(site.run / "checkpoint.safetensors", task.hash)
+    saved = Checkpoint.load(site.run / CHECKPOINT, task.hash)
     number, shared = (saved.round, saved.optimum.shared) if saved else (0, task.model.initial)
     head = ""
     if task.privacy is not None and saved is not None:
@@ -191,7 +227,8 @@ def main(folder: str) -> int:
     except FedrecError as error:
         _LOG.error("the trainer stops: %s", error)
         print(f"fedrec: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
+        # Devices that did not come may come later: P06 is the one refusal that time mends.
+        return RunError.exit_code if getattr(error, "code", "") == "P06" else error.exit_code
     return 0
 
 

@@ -236,7 +236,7 @@ def _gather(grid: Grid, seats: Seats, count: int, patience: float) -> None:
         if time.monotonic() > deadline:
             remedy = "Enrol more devices, start those that are enrolled, or lower `begin` in server.toml."
             raise WireError("training begins when enough devices are online", remedy=remedy, online=online, of=count)
-        time.sleep(0.2)
+        time.sleep(0.5)
 
 
 def _wait(grid: Grid, count: int, patience: float) -> Sequence[int]:

@@ -42,8 +42,8 @@ def run_nodes(
     """Keep nodes on duty until `stop` is set; replies under way are finished, then every node signs off.
 
     `bell` blocks until a message may be waiting, or some seconds; nodes look by themselves only with each heartbeat.
-    `heard` is told of every error, and of None when a node is back on duty. A server that is gone is tried again, ever
-    more slowly, for as long as it takes.
+    `heard` is told of every error, and of None when a node is back on duty, from several threads. A server that is gone
+    is tried again, ever more slowly, for as long as it takes.
     """
     duty = _Duty([_Post(node, answer) for node, answer in zip(nodes, answers, strict=True)], stop, heard)
     workers = [threading.Thread(target=duty.work) for _ in range(min(8, len(nodes)))]

@@ -35,7 +35,6 @@ INTERVAL = HEARTBEAT_DEFAULT_INTERVAL  # the server takes a node for lost after 
 _SIGNED_FOR = 20.0  # seconds; the server accepts a signature for five minutes
 _PROMPT = Limits(HEARTBEAT_CALL_TIMEOUT, 1 << 16, prompt=True)
 _CALL = Limits(30.0, 1 << 20)
-_SLOWEST = 16 << 10  # bytes a second; a slower line is given up
 _LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -60,6 +59,11 @@ class Node:
         self._most, self._patience = most, patience
         self._signed = (float("-inf"), dict[str, str]())
         self._me = Named(node_id=number)
+
+    @property
+    def number(self) -> int:
+        """What the server knows this node by, 0 before it is known."""
+        return int(self._me.node_id)
 
     def activate(self) -> int:
         """Report for duty: the number by which the server knows this node, the same for a key each time.
@@ -126,7 +130,7 @@ class Node:
 
         def pull(object_id: str) -> message_pb2.PullObjectResponse:
             request = message_pb2.PullObjectRequest(node=self._me, run_id=run, object_id=object_id)
-            return self._ask("pull-object", request, message_pb2.PullObjectResponse, _sized(self._most))
+            return self._ask("pull-object", request, message_pb2.PullObjectResponse, Limits(most=2 * self._most))
 
         self._insist(lambda: _all_there(parcel.fetch(pull, self._line.kept)))
         message = parcel.open()
@@ -153,7 +157,7 @@ class Node:
             part = message_pb2.PushObjectRequest(
                 node=self._me, run_id=run, object_id=object_id, object_content=content, session_id=said.session_id
             )
-            stored = self._ask("push-object", part, message_pb2.PushObjectResponse, _sized(len(content)))
+            stored = self._ask("push-object", part, message_pb2.PushObjectResponse)
             if not stored.stored:
                 raise RunError("the server stores what it asks for")
 
@@ -202,7 +206,3 @@ def _replied(answer: Answer, message: Message) -> Message:
 def _all_there(complete: bool) -> None:  # noqa: FBT001
     if not complete:
         raise RunError("a message arrives whole", remedy="Its sender may still be at it.")
-
-
-def _sized(size: int) -> Limits:
-    return Limits(30.0 + size / _SLOWEST, size + (1 << 16))

@@ -32,6 +32,7 @@ _PROMPT = 2  # connections more, for what must not wait
 _REMEDY_AGAIN = "Try again later; if it stays like this, ask whoever runs the server."
 _EXPIRED, _EARLY, _HOST, _ADDRESS = 10, 9, 62, 64  # X509_V_ERR_… of OpenSSL
 _UNKNOWN = (2, 7, 18, 19, 20, 21)
+_SLOWEST = 16 << 10  # bytes a second
 _deadline = threading.local()
 
 
@@ -51,7 +52,10 @@ A = TypeVar("A", bound=Readable)
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a request may take in all, how many bytes its answer may have, and whether it waits its turn."""
+    """How long a request may take, how many bytes its answer may have, and whether it need not wait its turn.
+
+    It may take a second more for each 16 KiB that are on the line: large models pass, a line that drips is given up.
+    """
 
     seconds: float = 30.0
     most: int = 64 << 20
@@ -227,14 +231,18 @@ class _Stream(httpcore.NetworkStream):
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         with _as(httpcore.ReadTimeout, httpcore.ReadError):
             self._socket.settimeout(_left())
-            return self._socket.recv(max_bytes)
+            content = self._socket.recv(max_bytes)
+            _deadline.at += len(content) / _SLOWEST
+            return content
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         rest = memoryview(buffer)
         with _as(httpcore.WriteTimeout, httpcore.WriteError):
             while rest:
                 self._socket.settimeout(_left())
-                rest = rest[self._socket.send(rest) :]
+                sent = self._socket.send(rest)
+                _deadline.at += sent / _SLOWEST
+                rest = rest[sent:]
 
     def close(self) -> None:
         self._socket.close()

@@ -20,7 +20,7 @@ from fedrec.exchange import wire
 from fedrec.exchange.crew import Crew, Devices, Round
 from fedrec.privacy.terms import Guarantee
 from fedrec.rounds.aggregate import Rounds, Turn
-from fedrec.rounds.checkpoint import Checkpoint
+from fedrec.rounds.checkpoint import CHECKPOINT, Checkpoint
 from fedrec.rounds.filter import Filter, Tally
 from fedrec.rounds.learner import Learner
 from fedrec.rounds.optimizer import Optimum
@@ -67,7 +67,7 @@ class FederatedTraining(Strategy):
         task: str, folder: Path, crew: Crew | None = None,
     ) -> None:  # fmt: skip
         self.spec, self.rounds, self.learner, self.crew = spec, rounds, learner, crew or Devices()
-        self.task, self.path = task, folder / "checkpoint.safetensors"
+        self.task, self.path = task, folder / CHECKPOINT
         self.observers: list[Observer] = []
         self._clients = 0
         self._filter = Filter(0, np.dtype(np.float32), lambda vector: True)

@@ -26,7 +26,7 @@ from fedrec.population.workers import one_thread
 from fedrec.population.world import Fleet, ModelScorer, World, accepted
 from fedrec.privacy.chain import Book
 from fedrec.privacy.statement import Statement, statements
-from fedrec.rounds.checkpoint import Checkpoint
+from fedrec.rounds.checkpoint import CHECKPOINT, Checkpoint
 from fedrec.runs import Row, Run
 from fedrec.spec import Plan
 from fedrec.speed import DEFAULT, Engine, Speed
@@ -196,7 +196,7 @@ class Simulation:
         return self.task.model.adapter.encoder.encode(self.task.catalogue.texts, public=True)
 
     def _trained(self) -> tuple[ModelScorer, NDArray[np.float32]]:
-        saved = Checkpoint.load(self.run.path / "checkpoint.safetensors", self.task.hash)
+        saved = Checkpoint.load(self.run.path / CHECKPOINT, self.task.hash)
         number, shared = (saved.round, saved.optimum.shared) if saved else (0, self.task.model.initial)
         return ModelScorer(self.fleet, shared, number), shared
 
@@ -205,7 +205,7 @@ class Simulation:
         if self.task.privacy is None:
             return ""
         book = Book.read(self.run.path / "ledger.jsonl")
-        saved = Checkpoint.load(self.run.path / "checkpoint.safetensors", self.task.hash)
+        saved = Checkpoint.load(self.run.path / CHECKPOINT, self.task.hash)
         book.check_export(*((saved.round, saved.digest) if saved else (0, "")))
         return book.head
 
@@ -214,7 +214,7 @@ class Simulation:
         rows = self.run.metrics()
         if rows:
             told(rows[-1])
-        elif not (self.run.path / "checkpoint.safetensors").exists():
+        elif not (self.run.path / CHECKPOINT).exists():
             told(self._tell(0, {}))
 
     def _tell(self, number: int, public: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from fedrec.files import write_atomic
 from fedrec.rounds.filter import Tally
 from fedrec.rounds.optimizer import Optimum
 
+CHECKPOINT = "checkpoint.safetensors"  # its name in a run folder
+
 _NAMES = ("shared", "first", "second", "anchor")
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fedrec.errors import DataError, RunError
 from fedrec.privacy.chain import Book
 from fedrec.randomness import stream
-from fedrec.rounds.checkpoint import Checkpoint
+from fedrec.rounds.checkpoint import CHECKPOINT, Checkpoint
 from fedrec.runs import Run
 from fedrec.spec import Plan
 from fedrec.study.cells import FEDERATED
@@ -75,7 +75,7 @@ def check_run(path: Path) -> None:
 
 
 def _check_last(run: Run, look: str) -> None:
-    saved = Checkpoint.load(run.path / "checkpoint.safetensors", run.manifest["task"])
+    saved = Checkpoint.load(run.path / CHECKPOINT, run.manifest["task"])
     if saved is None or fingerprint(saved.optimum.shared) != look:
         raise _chosen("the model that was measured is not in its checkpoint", run.path)
     told, planned = [row["round"] for row in run.metrics()], Plan.read(run.path / "plan.toml").rounds

@@ -122,7 +122,7 @@ def test_the_bell_wakes_all_who_wait(site, toy, client):
             answer += line.recv(4096)
         assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"bell": first + 1}
         line.close()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10
 
 
 def _closes(line, within: float) -> bool:
@@ -154,9 +154,13 @@ def test_whoever_is_slow_is_shown_out(tmp_path, monkeypatch):
         "half a header": b"POST /v1/fleet/pull-messages HTTP/1.1\r\nHost: x\r\n",
         "half a body": request("POST /v1/fleet/pull-messages", b"Content-Length: 10\r\n\r\nhalf"),
         "half a second header": b"P",
+        "half a header that came early": request("POST /v1/fleet/pull-messages") + b"P",
     }
     with open_door(site, Toy()), ExitStack() as stack:
-        lines = {name: stack.enter_context(_begun(site) if "second" in name else connect(site)) for name in said}
+        lines = {
+            name: stack.enter_context(_begun(site) if name == "half a second header" else connect(site))
+            for name in said
+        }
         lines["no handshake"] = stack.enter_context(socket.create_connection(("127.0.0.1", site.spec.port)))
         for name, words in said.items():
             lines[name].sendall(words)
@@ -185,8 +189,9 @@ def test_a_crowd_is_not_let_in_and_room_is_made_again(tmp_path):
             assert b"200" in line.recv(4096)
         assert _is_refused(site)
         inside.pop().close()
-        time.sleep(0.2)
-        assert statuses(knock(site, request("POST /v1/fleet/pull-messages"))) == [200]
+        until = time.monotonic() + 10
+        while _is_refused(site):
+            assert time.monotonic() < until
         for line in inside:
             line.close()
 

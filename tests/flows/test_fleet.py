@@ -124,6 +124,21 @@ def test_an_unknown_key_is_told_to_enrol(server):
         stranger.activate()
 
 
+def test_a_device_that_was_killed_comes_back_at_once_if_it_knows_its_number(server):
+    [key] = server.enrol(1)
+    with closing(Node(server.address, key, server.authority.pem)) as killed:
+        number = killed.activate()
+    with (
+        closing(Node(server.address, key, server.authority.pem)) as forgetful,
+        pytest.raises(WireError, match="within a minute"),
+    ):
+        forgetful.activate()
+    with closing(Node(server.address, key, server.authority.pem, number=number)) as back:
+        assert back.activate() == back.number == number
+        assert not back.once(APP)
+        back.deactivate()
+
+
 @pytest.mark.parametrize(
     ("certificate", "rule"),
     [

@@ -29,6 +29,8 @@ PRIVATE = {"privacy": {"mode": "user-central", "noise": "test", "clip": 1e-3}, "
 class Toy:
     """A device that sends one number everywhere."""
 
+    disguise = None
+
     def __init__(self, task, client):
         self.task, self.client, self._privacy = task.hash, client, task.privacy
 

@@ -72,8 +72,9 @@ class ToppingUp(FederatedTraining):
     def configure_train(self, server_round, arrays, config, grid):
         requests = list(super().configure_train(server_round, arrays, config, grid))
         crew = self.crew
-        spare = [node for node in crew._roster if node not in crew._asked][: SPEC.cohort - len(requests)]
-        crew._asked |= {node: crew._roster.index(node) for node in spare}
+        free = [(node, client) for client, node in crew._roster.items() if node not in crew._asked]
+        spare = dict(free[: max(0, SPEC.cohort - len(requests))])
+        crew._asked |= spare
         return requests + [wire.train(node, self._header, arrays) for node in spare]
 
 

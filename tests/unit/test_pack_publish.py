@@ -146,7 +146,8 @@ def test_what_is_served_is_what_was_published_and_nothing_else(packs):
     assert all(published_file(packs, f"2/{name}") == packs / "2" / name for name in ALL)
     odd = (
         "", "/", ".", "..", ".lock", "2", "2/", "2//pack.json", "2/secret.txt", "2/../latest", "../packs/latest",
-        "3/pack.json", "02/pack.json", " 2/pack.json", "link/pack.json", "8/pack.json", "../server.toml", "..", "../../x", "1/extra", "1/README.md", "2/pack.json/",
+        "3/pack.json", "02/pack.json", " 2/pack.json", "link/pack.json", "8/pack.json",
+        "../server.toml", "../../x", "1/extra", "1/README.md", "2/pack.json/",
         "2/pack.json\0", "latest/", "/etc/passwd", "2\n/pack.json",
     )  # fmt: skip
     assert [name for name in odd if published_file(packs, name)] == []
