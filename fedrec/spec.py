@@ -223,5 +223,6 @@ class Plan(Section):
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the resolved TOML."""
-        return hashlib.sha256(self.to_toml().encode()).hexdigest()
+        """SHA-256 of every setting that is not at its default: a setting that a later version adds changes no hash."""
+        chosen = tomli_w.dumps(self.model_dump(mode="json", exclude_defaults=True))
+        return hashlib.sha256(chosen.encode()).hexdigest()

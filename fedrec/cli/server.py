@@ -165,12 +165,32 @@ def publish(folder: SiteArgument) -> None:
 
 @server.command()
 def renew(folder: SiteArgument) -> None:
-    """Make a new certificate for the hosts in server.toml. It is used from the next start on; no device notices."""
+    """Make a new server certificate for the hosts in server.toml, under the same authority. Devices notice nothing.
+
+    It is used from the next start on.
+    """
     from fedrec.deploy.certificates import SERVER, expires, issue_server
 
     site = _site(folder)
     issue_server(site.keys, site.spec.hosts)
-    typer.echo(f"valid until {expires(site.keys / SERVER):%Y-%m-%d}; restart the site to use it")
+    typer.echo(f"valid until {expires(site.keys / SERVER):%Y-%m-%d}; restart the server to use it")
+
+
+@server.command()
+def revoke(
+    folder: SiteArgument, seat: Annotated[int, typer.Argument(help="The seat's number, as its device shows it.", min=0)]
+) -> None:
+    """Shut a device out for good. Its seat is not given again, and its part in models that are published stays."""
+    from fedrec.deploy.roster import Roster
+    from fedrec.exchange.superlink import unregister
+
+    site = _site(folder)
+    with Roster(site.roster, site.spec.seats) as roster:
+        node = roster.nodes().get(seat)
+        roster.revoke(seat)
+    if node is not None:
+        unregister(f"127.0.0.1:{site.spec.superlink}", site.ca, node)
+    typer.echo(f"seat {seat} is shut out")
 
 
 @server.command()

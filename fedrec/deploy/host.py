@@ -19,12 +19,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from numpy.typing import NDArray
 
 from fedrec.deploy.certificates import trusting
+from fedrec.deploy.enrol import fetch
 from fedrec.deploy.folder import LEDGER, TASK, DeviceFolder, spending
 from fedrec.deploy.identity import Identity, Witness
 from fedrec.device.member import Member, Work
+from fedrec.device.packs import Packs
 from fedrec.errors import FedrecError, PrivacyRefusal, RunError
 from fedrec.exchange.client import answering
 from fedrec.exchange.duty import run_nodes
@@ -41,6 +44,8 @@ REFUSED, FAILED = "refused", "failed"
 _LOG = logging.getLogger(__name__)
 _RING = "/fedrec/v1/bell?after={}"
 _LONGEST = 40.0  # seconds; the server answers after 25
+_OFTEN = 30.0  # seconds between two looks for a newer model
+PACKS = "packs"
 _PAUSES = (1000, 5000)  # milliseconds until the bell of a server that is away is listened for again
 
 Told = Callable[[Path, str], None]
@@ -215,10 +220,8 @@ def _site(hosted: Hosted) -> tuple[str, str]:
 def _on_duty(hosted: Sequence[Hosted], stop: Event, told: Told) -> Iterator[None]:
     """The devices of one site, answering over one line."""
     server, authority = hosted[0].folder.enrolment.server, hosted[0].folder.authority
-    line = Line(_address(server), authority)
+    line, crashed = Line(_address(server), authority), list[Exception]()
     nodes = {Node(_address(server), each.identity.key, authority, line=line): each for each in hosted}
-
-    crashed = list[Exception]()
 
     def run() -> None:
         try:
@@ -231,16 +234,31 @@ def _on_duty(hosted: Sequence[Hosted], stop: Event, told: Told) -> Iterator[None
         finally:
             stop.set()
 
-    thread = Thread(target=run)
-    thread.start()
+    # Every device of a site would keep the same pack: one does for all in this process.
+    threads = [Thread(target=run), Thread(target=_keep_packs, args=(hosted[0].folder, stop))]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         stop.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
         line.close()
     if crashed:
         raise crashed[0]
+
+
+def _keep_packs(folder: DeviceFolder, stop: Event) -> None:
+    """Look for a newer model now and then; what is not the site's own, whole and newer is refused and noted."""
+    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(folder.enrolment.roster_key))
+    packs = Packs(folder.path / PACKS, key)
+    while not stop.is_set():
+        try:
+            packs.offer(lambda name: fetch(folder.path, f"pack/{name}"))
+        except FedrecError as error:
+            _LOG.info("no newer model was taken: %s", error)
+        stop.wait(_OFTEN)
 
 
 def _address(server: str) -> str:

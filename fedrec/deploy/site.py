@@ -157,7 +157,7 @@ class Site:
             content = tomllib.loads(read_text(self.settings, "server's settings"))
         except tomllib.TOMLDecodeError as error:
             raise SpecError(f"server.toml is not valid TOML: {error}", remedy="Repair the line.") from None
-        return checked(SiteSpec, content, "server")
+        return checked(SiteSpec, content, "deploy")
 
     @property
     def id(self) -> str:

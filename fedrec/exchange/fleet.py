@@ -130,7 +130,9 @@ class Node:
 
         def pull(object_id: str) -> message_pb2.PullObjectResponse:
             request = message_pb2.PullObjectRequest(node=self._me, run_id=run, object_id=object_id)
-            return self._ask("pull-object", request, message_pb2.PullObjectResponse, Limits(most=2 * self._most))
+            return self._ask(
+                "pull-object", request, message_pb2.PullObjectResponse, Limits(most=self._most + (1 << 16))
+            )
 
         self._insist(lambda: _all_there(parcel.fetch(pull, self._line.kept)))
         message = parcel.open()

@@ -51,7 +51,7 @@ def test_lengths_of_time(seconds, words):
 
 
 @pytest.mark.parametrize(
-    ("count", "words"), [(0, "0 B"), (1023, "1,023 B"), (1024, "1.0 KiB"), (3 * 2**30, "3.0 GiB"), (2**60, "1,048,576.0 TiB")]
+    ("count", "words"), [(0, "0 B"), (1024, "1.0 KiB"), (3 * 2**30, "3.0 GiB"), (2**50, "1,024.0 TiB")]
 )  # fmt: skip
 def test_bytes(count, words):
     assert board.size(count) == words
