@@ -154,13 +154,18 @@ def stop(folder: SiteArgument) -> None:
 
 
 @server.command()
-def publish(folder: SiteArgument) -> None:
+def publish(
+    folder: SiteArgument,
+    after: Annotated[
+        int, typer.Option(help="The last version that devices have, if the folder of packs was lost.")
+    ] = 0,
+) -> None:
     """Publish the model as it is now, signed, as the next version that devices are offered."""
     from fedrec.deploy.trainer import publish_model
     from fedrec.task import Task
 
     site = _site(folder)
-    typer.echo(f"version {publish_model(site, Task.open(site.run))}")
+    typer.echo(f"version {publish_model(site, Task.open(site.run), after=after)}")
 
 
 @server.command()

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from fedrec.deploy import bell
-from fedrec.deploy.identity import Witness
+from fedrec.deploy.identity import Witness, parse_point
 from fedrec.deploy.logs import note, start_logging
 from fedrec.deploy.roster import Roster
 from fedrec.deploy.site import Site
 from fedrec.errors import FedrecError, RunError
 from fedrec.exchange.serve import Patience, devices, serve
 from fedrec.exchange.strategy import Observer, Progress
-from fedrec.exchange.superlink import executing
+from fedrec.exchange.superlink import executing, readmit
 from fedrec.exchange.watch import Step, Watched
 from fedrec.files import write_atomic
 from fedrec.model.pack import write_pack
@@ -149,10 +149,20 @@ def _go_on(site: Site, task: Task, roster: Roster, board: Board, observe: Observ
     )  # fmt: skip
     address, secret = f"127.0.0.1:{spec.superlink}", site.executor_secret.read_bytes()
     with executing(address, site.ca, secret, {"run": "fedrec"}, ring=lambda: bell.ring(site.bell)) as grid:
+        _readmit(site, roster, address)
         if begun:
             _let_return(grid.get_node_ids, math.ceil(spec.begin * spec.seats))
         patience = Patience(_WEEKS, spec.phase_seconds)
         serve(task, Watched(grid, board.step), site.run, [observe], crew=crew, patience=patience)
+
+
+def _readmit(site: Site, roster: Roster, address: str) -> None:
+    """Make every seat known to the SuperLink, should its database have been lost."""
+    seats = {seat.seat: seat for seat in roster.seats() if seat.revoked is None}
+    keys = {number: parse_point(seat.key) for number, seat in seats.items()}
+    for number, node in readmit(address, site.ca, keys).items():
+        if seats[number].node != node:
+            roster.bind(number, node)
 
 
 def _let_return(online: Callable[[], Sequence[int]], count: int) -> None:
@@ -177,10 +187,11 @@ def _is_published(site: Site, task: Task) -> bool:
     return (info.task, info.round) == (task.hash, _done(site, task))
 
 
-def publish_model(site: Site, task: Task) -> int:
+def publish_model(site: Site, task: Task, *, after: int = 0) -> int:
     """Publish the model as it is in the checkpoint now; the version. Every round's model may be seen: it is paid for.
 
-    Refuses P16 a model that is not of the ledger's last release.
+    `after` is a version that devices have and the site lost. Refuses P16 a model that is not of the ledger's last
+    release.
     """
     saved = Checkpoint.load(site.run / CHECKPOINT, task.hash)
     number, shared = (saved.round, saved.optimum.shared) if saved else (0, task.model.initial)
@@ -196,7 +207,7 @@ def publish_model(site: Site, task: Task) -> int:
     def build(folder: Path) -> None:
         write_pack(folder, task, shared, claims, round=number)
 
-    return publish(site.packs, build, site.signing, keep=site.spec.packs)
+    return publish(site.packs, build, site.signing, keep=site.spec.packs, after=after)
 
 
 def claims_of(task: Task, head: str = "") -> tuple[Statement, ...]:

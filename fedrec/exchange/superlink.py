@@ -91,6 +91,16 @@ def register(address: str, authority: bytes, public_key: ec.EllipticCurvePublicK
     raise WireError("a key that was taken off the register does not come back", remedy="Enrol with a new key.")
 
 
+def readmit(address: str, authority: bytes, keys: Mapping[int, ec.EllipticCurvePublicKey]) -> dict[int, int]:
+    """The nodes of devices, by whatever their keys are listed by; whom a SuperLink lost with its database is let in."""
+    with closing(_Control(address, authority)) as control:
+        nodes = control.ask("list-nodes", control_pb2.ListNodesRequest(), control_pb2.ListNodesResponse).nodes_info
+    known = {node.public_key: int(node.node_id) for node in nodes if node.status != NodeStatus.UNREGISTERED}
+    return {
+        name: known.get(public_key_to_bytes(key)) or register(address, authority, key) for name, key in keys.items()
+    }
+
+
 def online(address: str, authority: bytes) -> int:
     """How many nodes are on duty."""
     with closing(_Control(address, authority)) as control:
