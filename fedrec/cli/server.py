@@ -156,9 +156,7 @@ def stop(folder: SiteArgument) -> None:
 @server.command()
 def publish(
     folder: SiteArgument,
-    after: Annotated[
-        int, typer.Option(help="The last version that devices have, if the folder of packs was lost.")
-    ] = 0,
+    after: Annotated[int, typer.Option(help="The last version that devices have, if packs/ was lost.")] = 0,
 ) -> None:
     """Publish the model as it is now, signed, as the next version that devices are offered."""
     from fedrec.deploy.trainer import publish_model

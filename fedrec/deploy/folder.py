@@ -26,7 +26,7 @@ from fedrec.settings import Section, checked, read_text
 
 AUTHORITY, TASK, POLICY = "ca.pem", "task", "policy.toml"
 EVENTS, LEDGER = "events.sqlite", "ledger.sqlite"
-STATUS, RUNNING = "status.json", "client.pid"
+STATUS, RUNNING, NODE = "status.json", "client.pid", "node"
 
 _ENROL = "`fedrec client enroll FOLDER INVITATION` makes one."
 _PATIENCE = 0.05  # seconds between two looks at a lock
@@ -58,6 +58,18 @@ class DeviceFolder:
         except ValueError:
             raise DataError("a device's card is JSON", remedy=_ENROL, path=str(self.path / CARD)) from None
         return checked(Enrolment, content, "devices")
+
+    @property
+    def node(self) -> int:
+        """The server's number for the device when it was last there; 0 if that is not known."""
+        try:
+            return int((self.path / NODE).read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def note_node(self, number: int) -> None:
+        """Remember the server's number."""
+        write_atomic(self.path / NODE, b"%d\n" % number)
 
     def check(self) -> None:
         """Refuse a folder that is no device's."""

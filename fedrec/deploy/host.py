@@ -9,7 +9,7 @@ import json
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.client import HTTPException, HTTPSConnection
@@ -44,6 +44,7 @@ REFUSED, FAILED = "refused", "failed"
 _LOG = logging.getLogger(__name__)
 _RING = "/fedrec/v1/bell?after={}"
 _LONGEST = 40.0  # seconds; the server answers after 25
+_KEPT = 64 << 20  # bytes of messages that many devices of a process get: the model
 _OFTEN = 30.0  # seconds between two looks for a newer model
 PACKS = "packs"
 _PAUSES = (1000, 5000)  # milliseconds until the bell of a server that is away is listened for again
@@ -96,6 +97,12 @@ class Hosted:
     def revealed(self, number: int) -> None:
         """Its masks of round `number` may be lifted."""
         self.member.revealed(number)
+
+    def known_as(self, number: int) -> None:
+        """Note the server's number for it: a device that was killed is let in again by that at once."""
+        if number != self.folder.node:
+            with suppress(OSError):
+                self.folder.note_node(number)
 
     def heard(self, error: FedrecError | None, told: Told) -> None:
         """Note whether the server can be reached, each time that this changes."""
@@ -220,14 +227,22 @@ def _site(hosted: Hosted) -> tuple[str, str]:
 def _on_duty(hosted: Sequence[Hosted], stop: Event, told: Told) -> Iterator[None]:
     """The devices of one site, answering over one line."""
     server, authority = hosted[0].folder.enrolment.server, hosted[0].folder.authority
-    line, crashed = Line(_address(server), authority), list[Exception]()
-    nodes = {Node(_address(server), each.identity.key, authority, line=line): each for each in hosted}
+    line, crashed = Line(_address(server), authority, keep=_KEPT), list[Exception]()
+    nodes = {
+        Node(_address(server), each.identity.key, authority, number=each.folder.node, line=line): each
+        for each in hosted
+    }  # fmt: skip
+
+    def heard(node: Node, error: FedrecError | None) -> None:
+        if error is None:
+            nodes[node].known_as(node.number)
+        nodes[node].heard(error, told)
 
     def run() -> None:
         try:
             run_nodes(
                 [*nodes], [answering(each) for each in hosted], bell=Bell(server, authority, stop), stop=stop,
-                heard=lambda node, error: nodes[node].heard(error, told),
+                heard=heard,
             )  # fmt: skip
         except Exception as error:  # a bug: whoever watches over the process shall see it end
             crashed.append(error)

@@ -72,8 +72,11 @@ class Node:
         let it in a second time. Whoever knows the node's number need not wait.
         """
         if self._me.node_id:
-            self.beat()
-            return int(self._me.node_id)
+            try:
+                self.beat()
+                return int(self._me.node_id)
+            except WireError:  # the number is of a database that the server lost
+                self._me = Named()
         request = fleet_pb2.ActivateNodeRequest(public_key=self._public, heartbeat_interval=INTERVAL)
         said = self._ask("activate-node", request, fleet_pb2.ActivateNodeResponse, _PROMPT)
         self._me = Named(node_id=said.node_id)

@@ -53,7 +53,7 @@ def serve(  # noqa: PLR0913  (what, over what, where; who listens, who answers, 
     return np.asarray(wire.vector(result.arrays), np.float32)
 
 
-def devices(
+def devices(  # noqa: PLR0913  (of what, where; who they are, how long to wait)
     task: Task, folder: Path, seats: Seats | None = None, *,
     begin: float = 1.0, witness: Witness | None = None, answers: float | None = None,
 ) -> Devices:  # fmt: skip

@@ -5,15 +5,17 @@ Devices hold what a simulation of the same plan trains on: the events of each pe
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 
 from fedrec.deploy.enrol import enrol
 from fedrec.deploy.folder import POLICY, DeviceFolder
+from fedrec.deploy.invitation import Invitation
 from fedrec.deploy.roster import Roster
 from fedrec.deploy.site import Site
 from fedrec.device.act import acts_of
@@ -33,30 +36,47 @@ from fedrec.task import Task
 FEDREC = (sys.executable, "-m", "fedrec")
 ANY = 'modes = ["none", "user-central", "user-distributed", "user-local", "interaction-local", "layered"]\n' \
       "[user]\nepsilon = 1e6\nlifetime = 1e6\ndelta = 0.1\n[interaction]\nepsilon = 1e6\nlifetime = 1e6\ndelta = 0.1\n"
+CHILDREN = {"superlink": "flower-superlink", "door": "fedrec.deploy.doorkeeper", "trainer": "fedrec.deploy.trainer"}
 
 
 @dataclass
 class Federation:
-    """A site in `folder`/site and devices in `folder`/host-N/NNNNN, and the processes that run them."""
+    """A site in `folder`/site and devices in `folder`/host-N/NNNNN, and the processes that run them.
+
+    `through` is the port that devices are told, where it is not the door's. `environment` is what the server's
+    processes and the hosts get on top of ours, by the name of the command.
+    """
 
     folder: Path
     plan: Plan
+    through: int | None = None
+    environment: dict[str, dict[str, str]] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def site(self) -> Site:
         """The server's folder."""
         return Site.open(self.folder / "site")
+
+    @cached_property
+    def world(self) -> World:
+        """Everybody's data."""
+        return World.of(dataset_of(self.plan.data), self.plan)
 
     @property
     def hosts(self) -> list[Path]:
         """The client machines' folders."""
         return sorted(self.folder.glob("host-*"))
 
+    @property
+    def devices(self) -> list[Path]:
+        """The devices' folders, in the order of their seats."""
+        return sorted(self.folder.glob("host-*/[0-9]*"), key=lambda device: device.name)
+
     @classmethod
-    def make(cls, folder: Path, plan: Plan, *, patience: float = 20.0, begin: float = 1.0) -> Federation:
+    def make(cls, folder: Path, plan: Plan, *, patience: float = 60.0, begin: float = 1.0) -> Federation:
         """A new site for the plan, as `fedrec server init` makes it."""
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "plan.toml").write_text(plan.to_toml())
         ports = free_ports(3)
         fedrec(
@@ -70,24 +90,31 @@ class Federation:
         """Start the site: one command."""
         self._start("server", "server", "start", self.folder / "site")
         address = ("127.0.0.1", self.site.spec.port)
-        await_(lambda: _answers(address), "the site opens its door", seconds=60)
+        await_(lambda: _answers(address), "the site opens its door", seconds=120)
 
-    def enrol(self, hosts: int) -> None:
-        """Give every person of the plan's data a device, a seat each, on `hosts` machines."""
-        world = World.of(dataset_of(self.plan.data), self.plan)
-        ids = world.dataset.catalogue.ids
-        spec = self.site.spec
-        with Roster(self.site.roster, spec.seats) as roster:
-            secrets = roster.issue(self.plan.clients, seconds=3600)
-        for client, secret in enumerate(secrets):
+    def enrol(self, hosts: int, *, seats: int | None = None) -> None:
+        """Give the first `seats` people of the plan's data, or all, a device and a seat each, on `hosts` machines."""
+        for client in range(self.plan.clients if seats is None else seats):
             device = self.folder / f"host-{client % hosts}" / f"{client:05}"
-            _patiently(device, self.site.invite(secret).encode())
-            (device / POLICY).write_text(ANY)
-            seat = DeviceFolder(device).enrolment.seat
+            seat = self.admit(device)
             assert seat == client, (seat, client)
-            history = world.population[client].before(int(world.cuts[client]))
-            with DeviceFolder(device).events() as store:
-                store.append(acts_of(history, ids))
+            self.fill(device, client)
+
+    def admit(self, device: Path) -> int:
+        """Enrol a device whose owner accepts anything; its seat."""
+        site = self.site
+        with Roster(site.roster, site.spec.seats) as roster:
+            (secret,) = roster.issue(1, seconds=3600)
+        url = f"https://127.0.0.1:{self.through or site.spec.port}"
+        _patiently(device, Invitation(url, site.id, secret).encode())
+        (device / POLICY).write_text(ANY)
+        return DeviceFolder(device).enrolment.seat
+
+    def fill(self, device: Path, client: int) -> None:
+        """Store a person's events on a device."""
+        history = self.world.population[client].before(int(self.world.cuts[client]))
+        with DeviceFolder(device).events() as store:
+            store.append(acts_of(history, self.world.dataset.catalogue.ids))
 
     def join(self, hosts: Sequence[Path] | None = None) -> None:
         """Start the client machines: one command each."""
@@ -105,11 +132,42 @@ class Federation:
         await_(done, "the training comes to its end", seconds=seconds)
 
     @property
+    def done(self) -> bool:
+        """Whether the last model is published."""
+        return (self.site.packs / "latest").exists()
+
+    @property
     def model(self) -> NDArray[np.float32]:
         """The shared vector as it is now."""
         task = Task.open(self.site.run)
         saved = Checkpoint.load(self.site.run / "checkpoint.safetensors", task.hash)
         return task.model.initial if saved is None else saved.optimum.shared
+
+    def phase(self) -> tuple[int, str]:
+        """Round and phase, as operators are told."""
+        try:
+            told = json.loads((self.site.state / "round.json").read_text())
+        except (OSError, ValueError):
+            return 0, ""
+        return told["round"], told["phase"]
+
+    def child(self, name: str) -> int | None:
+        """The process id of one of the site's three processes (`CHILDREN`); None while there is none."""
+        parent = self.processes["server"].pid
+        for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+            try:
+                command = Path(f"/proc/{child}/cmdline").read_text()
+            except OSError:
+                continue
+            if CHILDREN[name] in command:
+                return int(child)
+        return None
+
+    def kill(self, name: str) -> None:
+        """End a command as a power cut does."""
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
 
     def stop(self) -> None:
         """End everything."""
@@ -124,8 +182,11 @@ class Federation:
                 process.wait()
 
     def _start(self, name: str, *words: object) -> None:
+        own = self.environment.get(name, {})
         with (self.folder / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen([*FEDREC, *map(str, words)], stdout=log, stderr=log, env=quiet())
+            self.processes[name] = subprocess.Popen(
+                [*FEDREC, *map(str, words)], stdout=log, stderr=log, env=quiet() | own
+            )
 
 
 def fedrec(*words: object) -> str:
@@ -152,12 +213,12 @@ def free_ports(count: int) -> list[int]:
             place.close()
 
 
-def await_(true, what: str, *, seconds: float) -> None:  # noqa: ANN001  (any test without arguments)
+def await_(true: Callable[[], object], what: str, *, seconds: float, look: float = 0.1) -> None:
     """Wait until something holds."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, what
-        time.sleep(0.1)
+        time.sleep(look)
 
 
 @contextmanager
@@ -182,7 +243,7 @@ def _answers(address: tuple[str, int]) -> bool:
 
 def _patiently(device: Path, invitation: str) -> None:
     """Enrol; the SuperLink may still be starting."""
-    for _ in range(100):
+    for _ in range(300):
         try:
             return enrol(device, invitation)
         except FedrecError:

@@ -9,7 +9,6 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -36,6 +35,10 @@ class Weather:
 
 
 FAIR = Weather()
+
+
+class _Reset(Exception):
+    """This connection has carried enough."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,17 @@ class Relay:
 
     async def _serve(self, source: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
         writers = [answer]
-        with suppress(OSError, asyncio.CancelledError):
+        try:
             tls = self.tls and self.tls.client
             back, sink = await asyncio.open_connection("127.0.0.1", self.port, ssl=tls)
             writers.append(sink)
-            ways = [self._pump(source, sink, "up"), self._pump(back, answer, "down")]
-            await asyncio.gather(*ways, return_exceptions=True)
+            await asyncio.gather(self._pump(source, sink, "up"), self._pump(back, answer, "down"))
+        except _Reset:
+            self.resets += 1
+            for writer in writers:
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+        except (OSError, asyncio.CancelledError):
+            pass
         for writer in writers:
             writer.transport.abort()
 
@@ -101,7 +109,7 @@ class Relay:
             passed += len(piece)
             self.bytes[way] += len(piece)
             if passed > self.weather.reset:
-                return self._reset(source, sink)
+                raise _Reset
             sink.write(piece)
             await sink.drain()
             if way == "down" and passed > self.weather.half:
@@ -115,10 +123,3 @@ class Relay:
         await asyncio.sleep(self.weather.delay + length / self.weather.rate)
         while self.weather.dead:
             await asyncio.sleep(_LOOK)
-
-    def _reset(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        self.resets += 1
-        sink.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
-        sink.transport.abort()
-        source.feed_eof()
-        raise ConnectionResetError
