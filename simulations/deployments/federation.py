@@ -43,13 +43,13 @@ CHILDREN = {"superlink": "flower-superlink", "door": "fedrec.deploy.doorkeeper",
 class Federation:
     """A site in `folder`/site and devices in `folder`/host-N/NNNNN, and the processes that run them.
 
-    `through` is the port that devices are told, where it is not the door's. `environment` is what the server's
-    processes and the hosts get on top of ours, by the name of the command.
+    `through` is the port that the devices of a host are told, where it is not the door's. `environment` is what
+    commands get on top of ours, by their names: "server", "host-0" …
     """
 
     folder: Path
     plan: Plan
-    through: int | None = None
+    through: dict[str, int] = field(default_factory=dict)
     environment: dict[str, dict[str, str]] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -105,7 +105,7 @@ class Federation:
         site = self.site
         with Roster(site.roster, site.spec.seats) as roster:
             (secret,) = roster.issue(1, seconds=3600)
-        url = f"https://127.0.0.1:{self.through or site.spec.port}"
+        url = f"https://127.0.0.1:{self.through.get(device.parent.name, site.spec.port)}"
         _patiently(device, Invitation(url, site.id, secret).encode())
         (device / POLICY).write_text(ANY)
         return DeviceFolder(device).enrolment.seat

@@ -1,0 +1,195 @@
+"""Enrolled devices that mean harm, over the real wire: each sends one kind of what no honest device sends."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+
+from fedrec.deploy.folder import DeviceFolder
+from fedrec.deploy.host import opened
+from fedrec.deploy.identity import Identity
+from fedrec.errors import FedrecError
+from fedrec.exchange import wire
+from fedrec.exchange.client import answering
+from fedrec.exchange.fleet import Node
+from fedrec.exchange.flower import crashed
+from simulations.deployments.tap import files, leaks
+from simulations.deployments.trial import DEVICES, MASKED, OPEN, Outcome, Trial, trial
+
+CANARY = "zq-a-text-that-stays-at-home-qz"
+Answer = Callable[[Message], Message]
+_POISON = b"cos\nsystem\n(S'touch /tmp/pickled'\ntR."
+
+
+@dataclass
+class Past:
+    """What a device sent before."""
+
+    first: Message | None = None
+
+
+def attacks() -> dict[str, Answer]:
+    """What hostile devices send instead of an update, by name."""
+    past = Past()
+    return {
+        "NaN": _vector(lambda sound: np.full_like(sound, np.nan)),
+        "infinite": _vector(lambda sound: np.full_like(sound, np.inf)),
+        "huge": _vector(lambda sound: np.full_like(sound, 1e30)),
+        "wrong shape": _vector(lambda sound: sound[:-1]),
+        "two-dimensional": _vector(lambda sound: sound.reshape(1, -1)),
+        "wrong type": _vector(lambda sound: sound.astype(np.float64)),
+        "oversized": _vector(lambda sound: np.tile(sound, 1000)),
+        "wrong key": lambda message: _sent(message, RecordDict({"vector": ArrayRecord({"w": Array(_sound(message))})})),
+        "one more record": lambda message: _sent(message, _with(message, "metrics", ConfigRecord({"loss": 0.1}))),
+        "pickle": lambda message: _sent(message, _raw(_POISON)),
+        "objects": lambda message: _sent(message, _raw(_npy(np.array([{}], object)))),
+        "replay": lambda message: _replayed(message, past),
+        "stale model": _header(lambda header: replace(header, model="0" * 64)),
+        "other attempt": _header(lambda header: replace(header, nonce="0" * 16)),
+        "other round": _header(lambda header: replace(header, round=header.round + 1)),
+        "other task": _header(lambda header: replace(header, task="0" * 64)),
+        "a long error": lambda message: crashed(message, CANARY * 1000),
+    }
+
+
+def hostile(folder: Path) -> Outcome:
+    """Beside six honest devices, one for each attack; mode none with a bound on norms, two rounds."""
+    evil = attacks()
+    everybody = DEVICES + len(evil)
+    plan = OPEN.override({
+        "clients": everybody, "data": {"options": {"users": str(everybody)}},
+        "federation": {"rounds": 2, "cohort": everybody, "bound": 1000.0},
+    })  # fmt: skip
+    with trial(folder, plan, join=False, patience=60.0) as run:
+        places = _enrolled(run, len(evil))
+        run.absent = dict.fromkeys((1, 2), range(DEVICES, everybody))
+        run.federation.join([run.folder / f"host-{number}" for number in range(3)])
+        with at_work([(place, lambda _, attack=attack: attack) for place, attack in zip(places, evil.values(), strict=True)]):
+            outcome = run.end(400)
+        last = json.loads((run.federation.site.state / "last.json").read_text())
+        told = leaks(files(run.federation.site.path), [CANARY])
+    refused = sum(last["refused"].values())
+    notes = [f"{refused} of {len(evil)} refused in the last round: {last['refused']}"]
+    if refused != len(evil) or last["accepted"] != DEVICES:
+        outcome = replace(outcome, ledger="wrong: somebody was let through")
+    if told:
+        notes.append(f"its words are in {dict(told)}")
+    return replace(outcome, notes="; ".join([*filter(None, [outcome.notes]), *notes]))
+
+
+def hostile_masks(folder: Path) -> Outcome:
+    """Masked rounds of twelve devices, five of whom answer nonsense in one step each."""
+    steps = ("query.keys", "query.shares", wire.TRAIN, "query.consent", "query.reveal")
+    everybody = DEVICES + len(steps)
+    plan = MASKED.override({
+        "clients": everybody, "data": {"options": {"users": str(everybody)}}, "shares": {"survivors": 0.5},
+        "federation": {"rounds": 2, "cohort": everybody},
+    })  # fmt: skip
+    with trial(folder, plan, join=False) as run:
+        places = _enrolled(run, len(steps))
+        run.federation.join([run.folder / f"host-{number}" for number in range(3)])
+        with at_work([(place, lambda honest, step=step: _nonsense_in(step, honest))
+                      for place, step in zip(places, steps, strict=True)]):  # fmt: skip
+            outcome = run.end(400)
+        last = json.loads((run.federation.site.state / "last.json").read_text())
+    return replace(outcome, notes=f"refused: {last['refused']}, in the sum: {last['accepted']}")
+
+
+@contextmanager
+def at_work(devices: Sequence[tuple[Path, Callable[[Answer], Answer]]]) -> Iterator[None]:
+    """Enrolled devices that answer through this process, each as something makes of its honest answer."""
+    over = threading.Event()
+    with ExitStack() as stack:
+        for place, changed in devices:
+            (hosted,), _ = opened([DeviceFolder(place)], stack, lambda path, words: None)
+            answer = changed(answering(hosted))
+            thread = threading.Thread(target=_serve, args=(place, answer, over))
+            thread.start()
+            stack.callback(thread.join)
+        stack.callback(over.set)
+        yield
+
+
+def _serve(place: Path, answer: Answer, over: threading.Event) -> None:
+    folder = DeviceFolder(place)
+    node = Node(urlsplit(folder.enrolment.server).netloc, Identity.read(place).key, folder.authority)
+    while not over.wait(0.2):
+        try:
+            node.activate()
+            node.once(answer)
+        except FedrecError:
+            continue
+    node.close()
+
+
+def _enrolled(run: Trial, count: int) -> list[Path]:
+    """Devices of the seats after the honest ones."""
+    places = [run.folder / "evil" / f"{DEVICES + number:05}" for number in range(count)]
+    for number, place in enumerate(places, DEVICES):
+        assert run.federation.admit(place) == number
+        run.federation.fill(place, number)
+    return places
+
+
+def _vector(change: Callable[[Any], Any]) -> Answer:
+    return lambda message: wire.update(message, wire.read_header(message).echo, change(_sound(message)))
+
+
+def _header(change: Callable[[wire.Header], wire.Header]) -> Answer:
+    return lambda message: wire.update(message, change(wire.read_header(message).echo), _sound(message))
+
+
+def _replayed(message: Message, past: Past) -> Message:
+    """What was sent in the first round, again; there, what belongs to no round."""
+    past.first = past.first or wire.update(message, wire.Header("", nonce="-"), _sound(message))
+    sent = past.first.content
+    past.first = wire.update(message, wire.read_header(message).echo, _sound(message))
+    return _sent(message, sent)
+
+
+def _nonsense_in(step: str, honest: Answer) -> Answer:
+    def answer(message: Message) -> Message:
+        if message.metadata.message_type != step:
+            return honest(message)
+        header = wire.read_header(message).echo
+        said = ConfigRecord({"client": 7, "words": CANARY})
+        return _sent(message, RecordDict({"header": header.record(), "said": said}))
+
+    return answer
+
+
+def _sound(message: Message) -> Any:  # noqa: ANN401  (a vector)
+    return np.full_like(wire.read_train(message).shared, 0.01)
+
+
+def _with(message: Message, name: str, record: ConfigRecord) -> RecordDict:
+    content = wire.update(message, wire.read_header(message).echo, _sound(message)).content
+    content[name] = record
+    return content
+
+
+def _raw(content: bytes) -> RecordDict:
+    return RecordDict({"vector": ArrayRecord({"vector": Array("float32", (96,), "numpy.ndarray", content)})})
+
+
+def _npy(values: Any) -> bytes:  # noqa: ANN401  (an array)
+    import io
+
+    file = io.BytesIO()
+    np.save(file, values, allow_pickle=True)
+    return file.getvalue()
+
+
+def _sent(message: Message, content: RecordDict) -> Message:
+    if "header" not in content:
+        content["header"] = wire.read_header(message).echo.record()
+    return Message(content, reply_to=message)
