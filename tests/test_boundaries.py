@@ -74,7 +74,8 @@ def pillars_stand_apart(module: Module) -> list[str]:
 
 
 def flower_stays_outside(module: Module) -> list[str]:
-    allowed = ("fedrec.exchange", "fedrec.population", "server", "client", "simulations.benchmarks")
+    ours = ("simulations.benchmarks", "simulations.deployments")
+    allowed = ("fedrec.exchange", "fedrec.population", "server", "client", *ours)
     return [] if module.inside(*allowed) else reaches(module, "flwr")
 
 

@@ -15,6 +15,7 @@ from fedrec.deploy.folder import DeviceFolder
 from simulations.deployments.disks import full_device, full_server
 from simulations.deployments.federation import await_
 from simulations.deployments.hostile import hostile, hostile_masks
+from simulations.deployments.leak import leak
 from simulations.deployments.relay import FAIR, Relay, Weather
 from simulations.deployments.trial import DEVICES, MASKED, STEPS, Outcome, Trial, trial
 
@@ -173,6 +174,7 @@ FAULTS: dict[str, Fault] = {
     "a device lost and enrolled again": device_reset,
     "hostile updates (mode none)": hostile,
     "hostile answers in each step": hostile_masks,
+    "canaries in texts and choices": leak,
 }
 QUICK = ["none", "a third of the devices killed (consent)", "trainer killed around its journal and before the charge",
          "hostile updates (mode none)"]  # fmt: skip

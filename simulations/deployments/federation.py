@@ -34,8 +34,10 @@ from fedrec.spec import Plan
 from fedrec.task import Task
 
 FEDREC = (sys.executable, "-m", "fedrec")
-ANY = 'modes = ["none", "user-central", "user-distributed", "user-local", "interaction-local", "layered"]\n' \
-      "[user]\nepsilon = 1e6\nlifetime = 1e6\ndelta = 0.1\n[interaction]\nepsilon = 1e6\nlifetime = 1e6\ndelta = 0.1\n"
+ANY = (
+    'modes = ["none", "user-central", "user-distributed", "user-local", "interaction-local", "layered"]\n'
+    "[user]\nepsilon = 1e6\nlifetime = 1e6\ndelta = 0.1\n[interaction]\nepsilon = 1e6\nlifetime = 1e6\ndelta = 0.1\n"
+)
 CHILDREN = {"superlink": "flower-superlink", "door": "fedrec.deploy.doorkeeper", "trainer": "fedrec.deploy.trainer"}
 
 
@@ -66,7 +68,7 @@ class Federation:
     @property
     def hosts(self) -> list[Path]:
         """The client machines' folders."""
-        return sorted(self.folder.glob("host-*"))
+        return sorted(self.folder.glob("host-*[0-9]"))
 
     @property
     def devices(self) -> list[Path]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +29,7 @@ from simulations.deployments.trial import DEVICES, MASKED, OPEN, Outcome, Trial,
 
 CANARY = "zq-a-text-that-stays-at-home-qz"
 Answer = Callable[[Message], Message]
+Attack = Callable[[Message], Message | None]  # None: answer honestly
 _POISON = b"cos\nsystem\n(S'touch /tmp/pickled'\ntR."
 
 
@@ -73,7 +76,7 @@ def hostile(folder: Path) -> Outcome:
         places = _enrolled(run, len(evil))
         run.absent = dict.fromkeys((1, 2), range(DEVICES, everybody))
         run.federation.join([run.folder / f"host-{number}" for number in range(3)])
-        with at_work([(place, lambda _, attack=attack: attack) for place, attack in zip(places, evil.values(), strict=True)]):
+        with at_work([*zip(places, evil.values(), strict=True)]):
             outcome = run.end(400)
         last = json.loads((run.federation.site.state / "last.json").read_text())
         told = leaks(files(run.federation.site.path), [CANARY])
@@ -91,27 +94,26 @@ def hostile_masks(folder: Path) -> Outcome:
     steps = ("query.keys", "query.shares", wire.TRAIN, "query.consent", "query.reveal")
     everybody = DEVICES + len(steps)
     plan = MASKED.override({
-        "clients": everybody, "data": {"options": {"users": str(everybody)}}, "shares": {"survivors": 0.5},
+        "clients": everybody, "data": {"options": {"users": str(everybody)}}, "shares": {"survivors": 0.6},
         "federation": {"rounds": 2, "cohort": everybody},
     })  # fmt: skip
     with trial(folder, plan, join=False) as run:
         places = _enrolled(run, len(steps))
         run.federation.join([run.folder / f"host-{number}" for number in range(3)])
-        with at_work([(place, lambda honest, step=step: _nonsense_in(step, honest))
-                      for place, step in zip(places, steps, strict=True)]):  # fmt: skip
+        with at_work([(place, partial(_nonsense_in, step)) for place, step in zip(places, steps, strict=True)]):
             outcome = run.end(400)
         last = json.loads((run.federation.site.state / "last.json").read_text())
     return replace(outcome, notes=f"refused: {last['refused']}, in the sum: {last['accepted']}")
 
 
 @contextmanager
-def at_work(devices: Sequence[tuple[Path, Callable[[Answer], Answer]]]) -> Iterator[None]:
-    """Enrolled devices that answer through this process, each as something makes of its honest answer."""
+def at_work(devices: Sequence[tuple[Path, Attack]]) -> Iterator[None]:
+    """Enrolled devices that answer through this process, each with something else than its honest answer."""
     over = threading.Event()
     with ExitStack() as stack:
-        for place, changed in devices:
+        for place, attack in devices:
             (hosted,), _ = opened([DeviceFolder(place)], stack, lambda path, words: None)
-            answer = changed(answering(hosted))
+            answer = partial(_attacking, attack, answering(hosted))
             thread = threading.Thread(target=_serve, args=(place, answer, over))
             thread.start()
             stack.callback(thread.join)
@@ -156,15 +158,14 @@ def _replayed(message: Message, past: Past) -> Message:
     return _sent(message, sent)
 
 
-def _nonsense_in(step: str, honest: Answer) -> Answer:
-    def answer(message: Message) -> Message:
-        if message.metadata.message_type != step:
-            return honest(message)
-        header = wire.read_header(message).echo
-        said = ConfigRecord({"client": 7, "words": CANARY})
-        return _sent(message, RecordDict({"header": header.record(), "said": said}))
+def _attacking(attack: Attack, honest: Answer, message: Message) -> Message:
+    return attack(message) or honest(message)
 
-    return answer
+
+def _nonsense_in(step: str, message: Message) -> Message | None:
+    if message.metadata.message_type != step:
+        return None
+    return _sent(message, RecordDict({"said": ConfigRecord({"client": 7, "words": CANARY})}))
 
 
 def _sound(message: Message) -> Any:  # noqa: ANN401  (a vector)
@@ -182,8 +183,6 @@ def _raw(content: bytes) -> RecordDict:
 
 
 def _npy(values: Any) -> bytes:  # noqa: ANN401  (an array)
-    import io
-
     file = io.BytesIO()
     np.save(file, values, allow_pickle=True)
     return file.getvalue()

@@ -32,6 +32,7 @@ class Tape:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __call__(self, way: str, piece: bytes) -> None:
+        """Record a piece."""
         with self._lock:
             self.heard[way] += piece
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,8 +35,10 @@ _SMALL: dict[str, object] = {
 }  # fmt: skip
 OPEN = Plan.of(_SMALL)
 MASKED = OPEN.override({
-    "privacy": {"mode": "user-distributed", "noise": "test", "force": True, "epsilon": 50.0, "allow_large_epsilon": True},
-    "shares": {"masked": True, "survivors": 0.6},
+    "privacy": {
+        "mode": "user-distributed", "noise": "test", "force": True, "epsilon": 50.0, "allow_large_epsilon": True,
+    },
+    "shares": {"masked": True, "survivors": 0.67},
 })  # fmt: skip
 
 
@@ -93,8 +95,8 @@ class Trial:
             self.federation.finished(seconds=seconds)
         except AssertionError as error:
             self.notes.append(str(error))
-            return Outcome(False, "—", self._ledger(), self._seconds(), "; ".join(self.notes))
-        return Outcome(True, self._model(), self._ledger(), self._seconds(), "; ".join(self.notes))
+            return Outcome(False, "—", self._ledger(), self.seconds, "; ".join(self.notes))
+        return Outcome(True, self._model(), self._ledger(), self.seconds, "; ".join(self.notes))
 
     def _model(self) -> str:
         everybody = frozenset(range(self.federation.plan.clients))
@@ -130,18 +132,21 @@ class Trial:
                 return f"wrong: seat {seat} counts {given}"
         return f"{len(charged)} charged, {len(released)} released"
 
-    def _seconds(self) -> float:
+    @property
+    def seconds(self) -> float:
+        """Since the devices came."""
         return time.monotonic() - self.began
 
 
 @contextmanager
-def trial(
+def trial(  # noqa: PLR0913  (what, where, and what lies between)
     folder: Path, plan: Plan = MASKED, *, line: Callable[[Site], Relay] | None = None, patience: float = 40.0,
-    begin: float = 1.0, environment: dict[str, dict[str, str]] | None = None, join: bool = True,
+    begin: float = 1.0, environment: dict[str, dict[str, str]] | None = None, behind: Sequence[str] = ("host-1",),
+    join: bool = True,
 ) -> Iterator[Trial]:  # fmt: skip
     """A federation at work; everything of it has ended when this ends.
 
-    `line` lies between host-1 and the door. `environment` is what commands get on top of ours; see `Federation`.
+    `line` lies between the hosts in `behind` and the door. `environment` is what commands get on top of ours; see `Federation`.
     """
     federation = Federation.make(folder, plan, patience=patience, begin=begin)
     federation.environment = environment or {}
@@ -150,7 +155,7 @@ def trial(
     with ExitStack() as stack:
         if line:
             found.line = stack.enter_context(line(federation.site))
-            federation.through["host-1"] = found.line.at
+            federation.through = dict.fromkeys(behind, found.line.at)
         stack.callback(federation.stop)
         stack.callback(over.set)
         federation.serve()

@@ -35,9 +35,9 @@ def _arm() -> None:
 
 def _deadly(function: Any, orders: Path, when: str) -> Any:  # noqa: ANN401  (any function)
     @wraps(function)
-    def deadly(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def deadly(*given: Any, **got: Any) -> Any:  # noqa: ANN401
         if when == "after":
-            function(*args, **kwargs)
+            function(*given, **got)
         fresh = orders.with_suffix(".fresh")
         fresh.write_text("\n".join(orders.read_text().splitlines()[1:]))
         fresh.replace(orders)
