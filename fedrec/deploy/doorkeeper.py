@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def main(folder: str) -> None:
     """Keep the door of the site in `folder` until SIGTERM."""
     site = Site.open(Path(folder))
     start_logging("door", site.logs)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for every request, and nothing in it
     spec, authority = site.spec, site.ca
     superlink = f"127.0.0.1:{spec.superlink}"
 

@@ -129,12 +129,20 @@ def supervise(site: Site, told: Callable[[str], None] = lambda line: None) -> No
             while not stopping:
                 if any([child.watch(_output(site)) for child in running]):
                     counts = {child.name: child.restarts for child in running if child.restarts}
-                    write_atomic(site.state / "restarts.json", json.dumps(counts).encode())
+                    _keep(site, counts)
                     told(f"started again: {counts}")
                 time.sleep(_LOOK)
         finally:
             for child in reversed(running):
                 child.stop()
+
+
+def _keep(site: Site, counts: dict[str, int]) -> None:
+    """Restarts, for operators. A full disk is no reason to stop what may go on once there is room."""
+    try:
+        write_atomic(site.state / "restarts.json", json.dumps(counts).encode())
+    except OSError as error:
+        _LOG.warning("restarts cannot be noted: %s", error)
 
 
 def process_of(site: Site) -> int | None:
@@ -178,9 +186,12 @@ def _output(site: Site) -> Callable[[str], int]:
 
     def opened(name: str) -> int:
         path = site.logs / f"{name}.out"
-        if path.exists() and path.stat().st_size > 10 * 2**20:
-            path.unlink()
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            if path.exists() and path.stat().st_size > 10 * 2**20:
+                path.unlink()
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError:  # no room for a file
+            return os.open(os.devnull, os.O_WRONLY)
 
     return opened
 

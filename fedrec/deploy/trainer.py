@@ -131,7 +131,7 @@ def train(site: Site) -> None:
         note(_LOG, "a round is over", {"round": progress.round})
 
     with run.locked(), Roster(site.roster, spec.seats) as roster, board.beating():
-        if _done(site, task) < task.plan.rounds:
+        if not _is_over(run, _done(site, task), task.plan.rounds):
             _go_on(site, task, roster, board, observe)
         board.phase("publishing", task.plan.rounds)
         if not _is_published(site, task):
@@ -176,6 +176,11 @@ def _done(site: Site, task: Task) -> int:
     """The round of the checkpoint; 0 before the first."""
     saved = Checkpoint.load(site.run / CHECKPOINT, task.hash)
     return saved.round if saved else 0
+
+
+def _is_over(run: Run, done: int, last: int) -> bool:
+    """Whether the last round is in the checkpoint and was told of: only then its charge is settled for sure."""
+    return done >= last and any(row["round"] == last for row in run.metrics()[-1:])
 
 
 def _is_published(site: Site, task: Task) -> bool:
@@ -229,6 +234,12 @@ def _row(progress: Progress) -> dict[str, Any]:
     return row
 
 
+def _waits(site: Site) -> bool:
+    """Whether a round may be tried until enough have come. A drawn cohort is not drawn until it is large."""
+    privacy = Task.open(site.run).privacy
+    return privacy is not None and all(isinstance(phase.schedule, Cyclic) for phase in privacy.phases)
+
+
 def main(folder: str) -> int:
     """Train the site in `folder`; the exit code says whether it is worth trying again (5, 6) or not."""
     site = Site.open(Path(folder))
@@ -239,7 +250,7 @@ def main(folder: str) -> int:
         _LOG.error("the trainer stops: %s", error)
         print(f"fedrec: {error}", file=sys.stderr, flush=True)
         # Devices that did not come may come later: P06 is the one refusal that time mends.
-        return RunError.exit_code if getattr(error, "code", "") == "P06" else error.exit_code
+        return RunError.exit_code if getattr(error, "code", "") == "P06" and _waits(site) else error.exit_code
     return 0
 
 

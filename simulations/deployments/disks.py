@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from simulations.deployments.trial import Outcome, trial
+from simulations.deployments.trial import MANY, TEN, Outcome, trial
 
 _SERVER, _DEVICE = "64m", "16m"
 
@@ -24,7 +24,7 @@ def full_server(folder: Path) -> Outcome:
 
 def full_device(folder: Path) -> Outcome:
     """One of three hosts cannot write from the second round on. Its devices stay out rather than send unbooked."""
-    with disk(folder / "host-1", _DEVICE) as place, trial(folder) as run:
+    with disk(folder / "host-1", _DEVICE) as place, trial(folder, TEN, devices=MANY) as run:
         run.at(2, "keys")
         with filled(place):
             return run.end(400)

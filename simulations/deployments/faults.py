@@ -12,12 +12,13 @@ from functools import partial
 from pathlib import Path
 
 from fedrec.deploy.folder import DeviceFolder
+from fedrec.spec import Plan
 from simulations.deployments.disks import full_device, full_server
 from simulations.deployments.federation import await_
 from simulations.deployments.hostile import hostile, hostile_masks
 from simulations.deployments.leak import leak
 from simulations.deployments.relay import FAIR, Relay, Weather
-from simulations.deployments.trial import DEVICES, MASKED, STEPS, Outcome, Trial, trial
+from simulations.deployments.trial import DEVICES, MANY, MASKED, STEPS, TEN, Outcome, Trial, trial
 
 Fault = Callable[[Path], Outcome]
 
@@ -37,6 +38,7 @@ _AFTER = (
     "fedrec.exchange.masked Masked.settled after",
     "fedrec.runs Run.tell before",
 )
+_LAST = 3 * ("fedrec.rounds.checkpoint Checkpoint.save after",)
 _PUBLISHING = ("fedrec.model.publish publish before", "fedrec.model.publish publish after")
 
 
@@ -47,8 +49,8 @@ def nothing(folder: Path) -> Outcome:
 
 
 def clients_killed(step: str, folder: Path) -> Outcome:
-    """A third of the devices is killed in a step of round 1, and started again at once."""
-    with trial(folder) as run:
+    """Three of ten devices are killed in a step of round 1, as many as the plan can do without; and started again."""
+    with trial(folder, TEN, devices=MANY) as run:
         run.at(1, step)
         run.federation.kill("host-1")
         run.federation.join([run.folder / "host-1"])
@@ -75,12 +77,12 @@ def server_killed(folder: Path) -> Outcome:
         return run.end(400)
 
 
-def trainer_sabotaged(points: tuple[str, ...], folder: Path, *, lost: int = 0) -> Outcome:
+def trainer_sabotaged(points: tuple[str, ...], folder: Path, *, plan: Plan = MASKED, lost: int = 0) -> Outcome:
     """The trainer kills itself at exact points of its code, one after the other."""
     orders = folder / "orders"
     orders.write_text("\n".join(f"fedrec.deploy.trainer {point}" for point in points))
     own = {"SABOTAGE": str(orders), "PYTHONPATH": _path()}
-    with trial(folder, environment={"server": own}) as run:
+    with trial(folder, plan, environment={"server": own}) as run:
         run.lost = lost
         outcome = run.end(400)
     assert not orders.read_text(), "every point was come by"
@@ -98,7 +100,7 @@ def weather(bad: Weather, folder: Path) -> Outcome:
 
 def cut_off(seconds: float, folder: Path) -> Outcome:
     """The line of one of three hosts is dead for a while, in the middle of a round, and nobody says so."""
-    with trial(folder, line=lambda site: Relay(site.spec.port), patience=20.0) as run:
+    with trial(folder, TEN, line=lambda site: Relay(site.spec.port), patience=15.0, devices=MANY) as run:
         run.at(1, "shares")
         run.line.weather = Weather(dead=True)
         time.sleep(seconds)
@@ -111,8 +113,7 @@ def clock_off(folder: Path) -> Outcome:
     orders = folder / "orders"
     orders.write_text("clock -600")
     own = {"SABOTAGE": str(orders), "PYTHONPATH": _path()}
-    plan = MASKED.override({"federation": {"rounds": 2}})
-    with trial(folder, plan, environment={"host-1": own}, begin=0.5) as run:
+    with trial(folder, TEN, environment={"host-1": own}, begin=0.7, devices=MANY) as run:
         outcome = run.end()
         told = {DeviceFolder(device).status().get("error") or "nothing" for device in run.federation.hosts[1].iterdir()}
     assert all("clock" in words for words in told), told
@@ -121,7 +122,9 @@ def clock_off(folder: Path) -> Outcome:
 
 def device_reset(folder: Path) -> Outcome:
     """A device's folder is lost after round 1, and somebody takes another seat for it."""
-    plan = MASKED.override({"clients": DEVICES + 1, "federation": {"rounds": 4, "cohort": DEVICES + 1}})
+    plan = MASKED.override(
+        {"clients": DEVICES + 1, "federation": {"rounds": 4, "cohort": DEVICES + 1}, "shares": {"survivors": 0.75}}
+    )
     with trial(folder, plan, begin=0.8) as run:
         run.at(2, "keys")
         run.federation.kill("host-1")
@@ -155,14 +158,15 @@ def _path() -> str:
 
 FAULTS: dict[str, Fault] = {
     "none": nothing,
-    **{f"a third of the devices killed ({step})": partial(clients_killed, step) for step in STEPS},
+    **{f"30 % of the devices killed ({step})": partial(clients_killed, step) for step in STEPS},
     "SuperLink killed in every step": partial(child_killed, "superlink"),
     "trainer killed in every step": partial(child_killed, "trainer"),
     "door killed in every step": partial(child_killed, "door"),
     "supervisor killed": server_killed,
     "trainer killed around its journal and before the charge": partial(trainer_sabotaged, _BEFORE_RELEASE),
     "trainer killed between charge and checkpoint": partial(trainer_sabotaged, _CHARGED, lost=1),
-    "trainer killed between checkpoint and the next round": partial(trainer_sabotaged, _AFTER),
+    "trainer killed between checkpoint and the next round": partial(trainer_sabotaged, _AFTER, plan=_ROUNDS),
+    "trainer killed after every checkpoint, the last one too": partial(trainer_sabotaged, _LAST),
     "trainer killed around publishing": partial(trainer_sabotaged, _PUBLISHING),
     "a line of 1 KB/s": partial(weather, Weather(rate=1024)),
     "connections reset after 20 KB": partial(weather, Weather(reset=20_000)),
@@ -176,5 +180,5 @@ FAULTS: dict[str, Fault] = {
     "hostile answers in each step": hostile_masks,
     "canaries in texts and choices": leak,
 }
-QUICK = ["none", "a third of the devices killed (consent)", "trainer killed around its journal and before the charge",
+QUICK = ["none", "30 % of the devices killed (consent)", "trainer killed around its journal and before the charge",
          "hostile updates (mode none)"]  # fmt: skip

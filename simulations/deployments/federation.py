@@ -129,7 +129,7 @@ class Federation:
         def done() -> bool:
             ended = [name for name, process in self.processes.items() if process.poll() is not None]
             assert not ended, f"{ended} ended before their time, see {self.folder}/*.log"
-            return (self.site.packs / "latest").exists()
+            return self.done
 
         await_(done, "the training comes to its end", seconds=seconds)
 

@@ -21,7 +21,9 @@ _BACK = 1_000_000_000  # Unix seconds
 def leak(folder: Path) -> Outcome:
     """No fault but a tap on every device's line, in the clear; and one more device that betrays its person."""
     tape = Tape()
-    plan = MASKED.override({"clients": DEVICES + 1, "federation": {"cohort": DEVICES + 1}})
+    plan = MASKED.override(
+        {"clients": DEVICES + 1, "federation": {"cohort": DEVICES + 1}, "shares": {"survivors": 0.75}}
+    )
     hosts = [*(f"host-{number}" for number in range(HOSTS)), "evil"]
     tap = lambda site: Relay(site.spec.port, tape, tls_of(site))
     with trial(folder, plan, line=tap, behind=hosts, join=False) as run:
@@ -30,7 +32,7 @@ def leak(folder: Path) -> Outcome:
         for device in run.federation.devices:
             plant(device, run.federation.world.dataset.catalogue.ids[0])
         run.federation.join([run.folder / host for host in hosts[:HOSTS]])
-        with at_work([(evil, lambda message: crashed(message, BETRAYED))]):
+        with at_work([(evil, lambda node, honest: lambda message: crashed(message, BETRAYED))]):
             run.federation.finished(seconds=300)
     return judged(run, tape)
 
@@ -50,11 +52,11 @@ def judged(run: Trial, tape: Tape) -> Outcome:
     places = [*tape.places(), *files(run.folder, without=[*own, run.folder / "evil"])]
     found = leaks(iter(places), [SEARCH, REVIEW, ITEM])
     betrayed = leaks(iter(places), [BETRAYED])
-    chosen = sum(bytes(tape.heard["up"]).count(item.encode()) for item in run.federation.world.dataset.catalogue.ids)
+    chosen = sum(map(tape.said, run.federation.world.dataset.catalogue.ids))
     assert leaks(files(own[0]), [SEARCH, REVIEW, ITEM]), f"the search finds what is in {EVENTS}"
     assert betrayed["wire (up)"], "the search finds what a device betrays"
     size = sum(len(content) for _, content in places)
-    note = (f"{size:,} bytes searched in {len(places)} places: {dict(found) or 'nothing of anybody'}; {chosen} item ids "
-            f"sent; what one device betrayed on purpose was found in {', '.join(sorted(betrayed))}")  # fmt: skip
+    note = (f"{size:,} bytes in {len(places)} places: {dict(found) or 'nothing of anybody'}; {chosen} item ids sent; "
+            f"what one device betrayed on purpose was found in {', '.join(sorted(betrayed))}")  # fmt: skip
     clean = not found and not chosen
     return Outcome(True, "—", "—" if clean else "wrong: something leaked", run.seconds, note)

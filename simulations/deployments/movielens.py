@@ -58,23 +58,26 @@ def _masked(folder: Path, plan: Plan) -> list[str]:
     simulated = [_simulated(folder / f"simulated-{seed}", plan.override({"seed": 0})) for seed in range(SEEDS)]
     first = simulated[0]
     found = _measured(first, federation)
-    rows = [
-        f"| {name} | {found[name]:.4f} | {np.mean(many):.4f} | {np.std(many, ddof=1):.4f} | {min(many):.4f} to {max(many):.4f} |"
-        for name in METRICS for many in [[_summary(each)[name] for each in simulated]]
-    ]  # fmt: skip
+    summaries = [_summary(each) for each in simulated]
+    rows = [_row(name, found[name], [each[name] for each in summaries]) for name in METRICS]
     privacy = first.task.privacy
     assert privacy is not None and privacy.masking is not None
     (degree, threshold), *_ = privacy.masking.neighbours
     promised = "; ".join(str(promise.guarantee) for promise in privacy.promises)
     return [
         "## With secure aggregation, ε = 8 (`layered`)\n",
-        f"{privacy.rounds} round of everybody; masks modulo 2^{privacy.masking.bits}, {degree} neighbours each, of whom "
-        f"{threshold} lift a mask. Promises: {promised}.\n",
+        f"{privacy.rounds} round of everybody; masks modulo 2^{privacy.masking.bits}, {degree} neighbours each, of "
+        f"whom {threshold} lift a mask. Promises: {promised}.\n",
         f"Enrolment {seconds['enrol']:.0f} s, training {seconds['train']:.0f} s from the first device's start to the "
         f"published pack; refused: {_refused(federation)}.\n",
         f"| test items, all films | deployed | mean of {SEEDS} simulations | standard deviation of one | their range |",
         "|---|---:|---:|---:|---:|", *rows, "",
     ]  # fmt: skip
+
+
+def _row(name: str, deployed: float, simulated: list[float]) -> str:
+    spread, low, high = np.std(simulated, ddof=1), min(simulated), max(simulated)
+    return f"| {name} | {deployed:.4f} | {np.mean(simulated):.4f} | {spread:.4f} | {low:.4f} to {high:.4f} |"
 
 
 def _plain(folder: Path, plan: Plan) -> list[str]:
@@ -157,11 +160,9 @@ def _refused(federation: Federation) -> str:
 
 
 def _machine() -> str:
-    model = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                  if line.startswith("model name")), "unknown processor")  # fmt: skip
-    return (
-        f"One machine, {os.cpu_count()} cores ({model}): server, {HOSTS} client processes and their traffic together.\n"
-    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return f"One machine, {os.cpu_count()} cores ({model}): server, {HOSTS} client processes and all their traffic.\n"
 
 
 if __name__ == "__main__":

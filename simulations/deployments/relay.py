@@ -38,7 +38,7 @@ FAIR = Weather()
 
 
 class _Reset(Exception):
-    """This connection has carried enough."""
+    """A connection has carried enough."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,11 @@ class Relay:
         server = await asyncio.start_server(self._serve, sock=self._place, ssl=self.tls and self.tls.server)
         await self._stop.wait()
         server.close()
-        rest = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
+        while rest := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
+            await asyncio.sleep(0)  # a handshake that was under way begins a task of its own
 
     async def _serve(self, source: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
         writers = [answer]

@@ -36,6 +36,11 @@ class Tape:
         with self._lock:
             self.heard[way] += piece
 
+    def said(self, word: str) -> int:
+        """How often devices sent a short word that stands for itself, as ids do: not a part of a hash."""
+        alone = rb"(?<![0-9A-Za-z])" + re.escape(word.encode()) + rb"(?![0-9A-Za-z])"
+        return len(re.findall(alone, self.heard["up"]))
+
     def places(self) -> Iterator[tuple[str, bytes]]:
         """Each direction, and what went there."""
         for way, content in self.heard.items():

@@ -40,11 +40,16 @@ MASKED = OPEN.override({
     },
     "shares": {"masked": True, "survivors": 0.67},
 })  # fmt: skip
+MANY = 10  # of whom the three of one host may be lost
+TEN = MASKED.override({
+    "clients": MANY, "data": {"options": {"users": str(MANY)}}, "federation": {"rounds": 2, "cohort": MANY},
+    "shares": {"survivors": 0.7},
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A row of the table. `faults`: what is wrong, in words; nothing if nothing is."""
+    """A row of the table."""
 
     finished: bool
     model: str
@@ -115,7 +120,8 @@ class Trial:
 
     def _ledger(self) -> str:
         run = self.federation.site.run
-        if Task.open(run).privacy is None:
+        privacy = Task.open(run).privacy
+        if privacy is None:
             return "—"
         try:
             book = Book.read(run / "ledger.jsonl")
@@ -125,6 +131,8 @@ class Trial:
         released = [record.round for record in book.records[1:] if str(record.state) == "released"]
         if set(released) - set(charged):
             return f"wrong: released {released}, charged {charged}"
+        if privacy.spent(charged) > privacy.epsilon:
+            return f"wrong: {len(charged)} charges are over budget"
         for device in self.federation.devices:
             seat = DeviceFolder(device).enrolment.seat
             given = DeviceFolder(device).given().get("participations", 0)
@@ -142,11 +150,11 @@ class Trial:
 def trial(  # noqa: PLR0913  (what, where, and what lies between)
     folder: Path, plan: Plan = MASKED, *, line: Callable[[Site], Relay] | None = None, patience: float = 40.0,
     begin: float = 1.0, environment: dict[str, dict[str, str]] | None = None, behind: Sequence[str] = ("host-1",),
-    join: bool = True,
+    devices: int = DEVICES, join: bool = True,
 ) -> Iterator[Trial]:  # fmt: skip
     """A federation at work; everything of it has ended when this ends.
 
-    `line` lies between the hosts in `behind` and the door. `environment` is what commands get on top of ours; see `Federation`.
+    `line` lies between the hosts in `behind` and the door; `environment` is that of `Federation`.
     """
     federation = Federation.make(folder, plan, patience=patience, begin=begin)
     federation.environment = environment or {}
@@ -159,7 +167,7 @@ def trial(  # noqa: PLR0913  (what, where, and what lies between)
         stack.callback(federation.stop)
         stack.callback(over.set)
         federation.serve()
-        federation.enrol(HOSTS, seats=DEVICES)
+        federation.enrol(HOSTS, seats=devices)
         watching.start()
         found.began = time.monotonic()
         if join:

@@ -419,6 +419,7 @@ def test_p13_masks_are_on_where_a_plan_claims_them(tmp_path):
 def test_who_sees_sums_alone_releases_what_everybody_would(tmp_path):
     plan = plan_of("shares", level=Level.TEST)
     plain = Private(tmp_path / "a", plan)
-    hidden = Private(tmp_path / "b", replace(plan, masking=Masking(bits=40, neighbours=(Neighbours(11, 8),))), sums=True)
+    masked = replace(plan, masking=Masking(bits=40, neighbours=(Neighbours(11, 8),)))
+    hidden = Private(tmp_path / "b", masked, sums=True)
     sent = enough(plain)
     np.testing.assert_array_equal(release(plain, 1, sent).mean, release(hidden, 1, sent).mean)

@@ -3,19 +3,28 @@
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from base64 import b64encode
 from contextlib import contextmanager
 from gzip import compress
+from types import SimpleNamespace
 
 import pytest
+from plans import plan_of
 from sites import make_site
 
+from fedrec.deploy import trainer
 from fedrec.deploy.certificates import serving, trusting
-from simulations.deployments.faults import FAULTS
+from fedrec.errors import PrivacyRefusal
+from fedrec.population.simulate import Simulation
+from simulations.deployments.faults import FAULTS, SABOTAGE
+from simulations.deployments.oracle import model_of
 from simulations.deployments.relay import Relay, Weather
 from simulations.deployments.tap import Tape, leaks, tls_of
+from simulations.deployments.trial import MASKED
 
 FAST = ["trainer killed around its journal and before the charge", "canaries in texts and choices"]
 ROOT_ONLY = {"the server's disk full for 15 s", "a device's disk full"}
@@ -40,7 +49,57 @@ def test_a_federation_survives_all_the_rest(tmp_path, name):
     survives(name, tmp_path)
 
 
-# What the faults are made of does what it says.
+# A trainer that stops says whether it is worth trying again: 5 is, 4 is not.
+
+
+@pytest.mark.parametrize(
+    ("refusal", "kind", "code"),
+    [("P06", "shares", 5), ("P06", "layered", 5), ("P06", "sampled shares", 4), ("P16", "shares", 4)],
+)
+def test_devices_are_waited_for_where_nothing_is_drawn_again(monkeypatch, tmp_path, refusal, kind, code):
+    site = make_site(tmp_path / "site")
+
+    def refused(site):
+        raise PrivacyRefusal(refusal, "somebody comes")
+
+    monkeypatch.setattr(trainer, "start_logging", lambda process, folder: None)
+    monkeypatch.setattr(trainer, "train", refused)
+    monkeypatch.setattr(trainer.Task, "open", lambda path: SimpleNamespace(privacy=plan_of(kind)))
+    assert trainer.main(str(site.path)) == code
+
+
+# What the faults are made of, and what judges them, does what it says.
+
+
+def test_the_oracle_knows_who_was_away_and_what_was_lost(tmp_path):
+    plan = MASKED.override({"federation": {"rounds": 2}})
+    simulation = Simulation.start(plan, tmp_path / "run")
+    told = {
+        "everybody": {}, "again": {}, "one in round 1": {"absent": {1: {0}}}, "one in round 2": {"absent": {2: {0}}},
+        "another": {"absent": {2: {5}}}, "a round": {"lost": 1},
+    }  # fmt: skip
+    models = {
+        name: model_of(tmp_path / "run", simulation.world, tmp_path / name, **away).tobytes()
+        for name, away in told.items()
+    }
+    assert models["everybody"] == models["again"] and len(set(models.values())) == len(told) - 1
+
+
+@pytest.mark.parametrize(
+    ("orders", "code", "left"),
+    [
+        ("-c json dumps before\nnext", -9, "next"),
+        ("-c json JSONEncoder.encode after", -9, ""),
+        ("somebody-else json dumps before", 0, "somebody-else json dumps before"),
+        ("", 0, ""),
+    ],
+)
+def test_sabotage_strikes_where_it_is_ordered_to_and_once(tmp_path, orders, code, left):
+    file = tmp_path / "orders"
+    file.write_text(orders)
+    own = {**os.environ, "SABOTAGE": str(file), "PYTHONPATH": str(SABOTAGE)}
+    done = subprocess.run([sys.executable, "-c", "import json; json.dumps([1], indent=1)"], env=own, timeout=60)
+    assert (done.returncode, file.read_text()) == (code, left)
 
 
 @contextmanager

@@ -95,7 +95,8 @@ def test_a_payload_has_one_form_for_everybody(tmp_path, caplog, mode, warm):
     assert not caplog.records  # nobody failed
     forms = [form(reply) for reply in sent]
     assert all(each == forms[0] for each in forms)
-    assert forms[0][0] == {"header": ["client", "clip", "hosts", "round", "task", "version"], "vector": ["vector"]}
+    header = ["client", "clip", "hosts", "model", "nonce", "round", "task", "version"]
+    assert forms[0][0] == {"header": header, "vector": ["vector"]}
 
 
 @pytest.mark.parametrize("mode", ["user-central", "user-distributed"])

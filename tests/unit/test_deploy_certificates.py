@@ -114,11 +114,12 @@ def test_a_renewed_certificate_has_the_old_authority_and_key_and_new_hosts(keys)
 
 
 def test_lifetimes_and_uses(keys):
+    now = datetime.now(UTC)
     server = x509.load_pem_x509_certificate((keys / "server.pem").read_bytes())
     authority = x509.load_pem_x509_certificate((keys / "ca.pem").read_bytes())
-    assert timedelta(days=396) < expires(keys / "server.pem") - NOW <= timedelta(days=397, seconds=60)
-    assert timedelta(days=3649) < expires(keys / "ca.pem") - NOW <= timedelta(days=3650, seconds=60)
-    assert NOW - timedelta(hours=2) < server.not_valid_before_utc < NOW
+    assert timedelta(days=396) < expires(keys / "server.pem") - now <= timedelta(days=397, seconds=60)
+    assert timedelta(days=3649) < expires(keys / "ca.pem") - now <= timedelta(days=3650, seconds=60)
+    assert now - timedelta(hours=2) < server.not_valid_before_utc < now
     assert authority.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length == 0
     assert not server.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     assert not server.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
