@@ -52,7 +52,7 @@ def files(folder: Path, *, without: Sequence[Path] = ()) -> Iterator[tuple[str, 
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not any(path.is_relative_to(other) for other in without):
             with suppress(FileNotFoundError):  # a journal of a database that is at work
-                yield str(path.relative_to(folder.parent)), path.read_bytes()
+                yield str(path.relative_to(folder)), path.read_bytes()
 
 
 def leaks(places: Iterator[tuple[str, bytes]], words: Sequence[str]) -> Counter[str]:
