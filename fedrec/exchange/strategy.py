@@ -106,7 +106,8 @@ class FederatedTraining(Strategy):
                 result.arrays = self._round(number, result.arrays, config, grid, timeout)
             except PrivacyRefusal as refusal:
                 lost += 1
-                if refusal.code not in _UNRELEASED or lost == _ATTEMPTS or number == last or not self._may_lose(number):
+                vain = number == last and not self._at.round  # nothing would have been learnt at all
+                if refusal.code not in _UNRELEASED or lost == _ATTEMPTS or vain or not self._may_lose(number):
                     raise
                 _LOG.warning("round %d is given up, nothing of it was released: %s", number, refusal)
                 continue

@@ -296,6 +296,16 @@ def test_a_round_that_nobody_comes_to_is_given_up_and_the_run_goes_on(tmp_path, 
     assert [progress.round for progress in told] == [2, *range(3, plan.rounds + 1)]
 
 
+@pytest.mark.parametrize("kind", ["shares", "layered"])
+def test_a_last_round_that_nobody_comes_to_ends_the_run_without_it(tmp_path, kind):
+    plan = PLANS[kind]
+    first, _ = train(tmp_path, plan, rounds=ROUNDS - 1)
+    grid, asked = faltering(plan, 100)
+    shared, told = train(tmp_path, plan, grid=grid)
+    assert shared.tobytes() == first.tobytes() and len(asked) == 3
+    assert [progress.round for progress in told] == [ROUNDS - 1] and ledger_of(tmp_path)[0] == (1, 2, 3)
+
+
 def test_a_restart_after_given_up_rounds_goes_on_with_the_last_of_them(tmp_path):
     grid, asked = faltering(PLANS["shares"], 6)
 
