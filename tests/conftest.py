@@ -11,6 +11,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 
+import fedrec.exchange.flower  # noqa: F401  (sets Flower's switches before any test imports it)
+
 torch.set_num_threads(1)
 
 

@@ -91,7 +91,7 @@ class Devices:
         missing = sorted(set(range(clients)) - set(placed))
         if missing or len(placed) < len(seats):
             raise WireError("every client of the plan is on one node", missing=missing[:5], nodes=len(seats))
-        self._roster = placed
+        self._roster = {client: placed[client] for client in range(clients)}
 
     def requests(
         self, grid: Grid, cohort: NDArray[np.int64], header: wire.Header, shared: ArrayRecord

@@ -25,11 +25,11 @@ def test_nodes_that_come_late_are_waited_for(tmp_path):
     nodes = list(grid.get_node_ids())
     late = Tampered(grid, lambda requests, replies: replies)
     late.get_node_ids = lambda: nodes[: next(shown)]
-    assert join(late, 3, tmp_path, patience=30).crew._roster == (1, 2, 3)
+    assert join(late, 3, tmp_path, patience=30).crew._roster == {0: 1, 1: 2, 2: 3}
 
 
 def test_more_nodes_than_clients_are_left_alone(tmp_path):
-    assert join(grid_of(nodes=5), 3, tmp_path).crew._roster == (1, 2, 3)
+    assert join(grid_of(nodes=5), 3, tmp_path).crew._roster == {0: 1, 1: 2, 2: 3}
 
 
 @pytest.mark.parametrize("nodes", [3, 4])
