@@ -36,12 +36,16 @@ class Toy:
         return np.full(2, self.client, np.float32)
 
 
+def header(number):
+    return wire.Header("t", number, model=wire.digest(wire.vector(SHARED)))
+
+
 def partition(context):
     return int(context.node_config["partition-id"])
 
 
 def ask(grid, nodes, number=1):
-    return list(grid.send_and_receive([wire.train(node, wire.Header("t", number, model=wire.digest(wire.vector(SHARED))), SHARED) for node in nodes]))
+    return list(grid.send_and_receive([wire.train(node, header(number), SHARED) for node in nodes]))
 
 
 def test_node_n_hosts_client_n_minus_one():
@@ -49,7 +53,7 @@ def test_node_n_hosts_client_n_minus_one():
     assert list(grid.get_node_ids()) == [1, 2, 3, 4, 5]
     replies = ask(grid, [5, 1])
     assert [reply.metadata.src_node_id for reply in replies] == [5, 1]
-    sent = [wire.read_update(reply, wire.Header("t", 1, model=wire.digest(wire.vector(SHARED)))).tolist() for reply in replies]
+    sent = [wire.read_update(reply, header(1)).tolist() for reply in replies]
     assert sent == [[4, 4], [0, 0]]
 
 
@@ -80,7 +84,7 @@ def test_any_client_app_may_raise(caplog, error, reason):
 def test_replies_are_made_as_they_are_taken():
     asked = []
     grid = in_process(client_app(lambda context: asked.append(partition(context)) or Toy(0)), 3)
-    replies = iter(grid.send_and_receive([wire.train(node, wire.Header("t", 1, model=wire.digest(wire.vector(SHARED))), SHARED) for node in (1, 2, 3)]))
+    replies = iter(grid.send_and_receive([wire.train(node, header(1), SHARED) for node in (1, 2, 3)]))
     next(replies)
     assert asked == [0]
 
