@@ -7,11 +7,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from flwr.app import Message
-from flwr.app.message import remove_content_from_message
-from flwr.common.serde import message_to_proto
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app.message import make_message, remove_content_from_message
+from flwr.common.serde import message_to_proto, recorddict_from_proto, recorddict_to_proto
 from flwr.proto.message_pb2 import Message as Envelope
 from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse
+from flwr.proto.recorddict_pb2 import RecordDict as Records
 from flwr.supercore.inflatable.inflatable_object import (
     InflatableObject,
     get_all_nested_objects,
@@ -24,6 +25,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 
 from fedrec.errors import WireError
 
+_BUNDLE = "bundle"
 _PARTS = 64  # of a message, besides one for each MiB of its content
 
 
@@ -127,6 +129,25 @@ def pack(messages: Iterable[Message]) -> list[Packed]:
             bare = remove_content_from_message(message) if message.has_content() else message
             packed.append(Packed(message_to_proto(bare), get_object_tree(message), get_all_nested_objects(message)))
     return packed
+
+
+def bundled(message: Message) -> Message:
+    """The same reply with all of its content in one part: a SuperLink takes a request for each part, both ways."""
+    if message.has_error():
+        return message
+    content = recorddict_to_proto(message.content).SerializeToString(deterministic=True)
+    return make_message(metadata=message.metadata, content=RecordDict({_BUNDLE: ConfigRecord({_BUNDLE: content})}))
+
+
+def unbundled(content: RecordDict) -> RecordDict:
+    """What was bundled; content that was not is left as it is."""
+    bundle = content.get(_BUNDLE)
+    if not isinstance(bundle, ConfigRecord):
+        return content
+    try:
+        return recorddict_from_proto(Records.FromString(bundle[_BUNDLE]))
+    except Exception as error:  # Flower's readers fail in many ways on bytes that were made to fail them
+        raise WireError("a bundle holds records", reason=type(error).__name__) from None
 
 
 def _checked(object_id: str, said: PullObjectResponse) -> bytes:

@@ -28,8 +28,7 @@ unless the row says otherwise.
 those whose updates a fault kept out of a sum. *Ledger* holds the server's charges against its releases, and every
 device's own count against the sums that it is in.
 
-Not here: a jump of the server's clock, which needs a machine of its own; and power cuts, for a killed process leaves
-what it wrote in the hands of the kernel.
+Not here: power cuts, for a killed process leaves what it wrote in the hands of the kernel.
 
 | fault | finished | model | ledger | seconds | |
 |---|---|---|---|---|---|

@@ -120,6 +120,22 @@ def clock_off(folder: Path) -> Outcome:
     return _noted(outcome, "its devices say: set this machine's clock")
 
 
+def clock_jumps(seconds: int, folder: Path) -> Outcome:
+    """The server's clock jumps in the middle of a round, and stays there. Needs Debian's faketime."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    assert library, "apt-get install faketime"
+    time_of_day = folder / "time"
+    time_of_day.write_text("+0s")
+    own = {
+        "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(time_of_day), "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }  # fmt: skip
+    with trial(folder, environment={"server": own}) as run:
+        run.at(2, "updates")
+        time_of_day.write_text(f"{seconds:+d}s")
+        return run.end(400)
+
+
 def device_reset(folder: Path) -> Outcome:
     """A device's folder is lost after round 1, and somebody takes another seat for it."""
     plan = MASKED.override(
@@ -173,6 +189,8 @@ FAULTS: dict[str, Fault] = {
     "connections half closed after 20 KB": partial(weather, Weather(half=20_000)),
     "a line dead for 30 s": partial(cut_off, 30.0),
     "a device's clock 10 minutes slow": clock_off,
+    "the server's clock jumps 4 minutes ahead": partial(clock_jumps, 240),
+    "the server's clock jumps 4 minutes back": partial(clock_jumps, -240),
     "the server's disk full for 15 s": full_server,
     "a device's disk full": full_device,
     "a device lost and enrolled again": device_reset,

@@ -22,7 +22,7 @@ from fedrec.exchange.conversation import Conversation, Mail
 from fedrec.exchange.duty import run_nodes
 from fedrec.exchange.flower import become_local_server
 from fedrec.exchange.line import Line, _refusal, distrust
-from fedrec.exchange.parcels import Kept, Parcel, pack
+from fedrec.exchange.parcels import Kept, Parcel, bundled, pack, unbundled
 
 MOST = 1 << 20
 
@@ -56,6 +56,31 @@ class TestParcels:
         read = parcel.open()
         assert read.metadata.message_id == packed.envelope.metadata.message_id
         np.testing.assert_array_equal(wire.vector(read.content["vector"]), np.arange(5, dtype=np.float32))
+
+    def test_a_bundled_reply_has_fewer_parts_and_says_what_it_said(self):
+        header, sent = wire.Header("task", 3), np.arange(5, dtype=np.int32)
+        asked = wire.train(7, header, wire.arrays(np.zeros(5, np.float32)))
+        asked.metadata.__dict__["_message_id"] = "1"
+        plain = wire.update(asked, header, sent)
+        [loose], _, _ = shelf(plain)
+        [packed], _, pull = shelf(bundled(wire.update(asked, header, sent)))
+        assert len(packed.parts) < len(loose.parts)
+        parcel = Parcel(packed.tree, most=MOST)
+        assert parcel.fetch(pull, Kept(0))
+        read = parcel.open()
+        assert unbundled(read.content) == plain.content == unbundled(plain.content)
+        assert read.metadata.reply_to_message_id == "1"
+
+    @pytest.mark.parametrize("content", [b"\xff" * 9, b"not a bundle", 7])
+    def test_a_bundle_that_is_none_is_refused(self, content):
+        with pytest.raises(WireError, match="a bundle holds records"):
+            unbundled(RecordDict({"bundle": ConfigRecord({"bundle": content})}))
+
+    def test_an_error_is_not_bundled(self):
+        asked = hello()
+        asked.metadata.__dict__["_message_id"] = "1"
+        failed = Message(Error(code=7, reason="x"), reply_to=asked)
+        assert bundled(failed) is failed
 
     def test_what_is_not_there_yet_is_fetched_later_and_once(self):
         [packed], _, pull = shelf(hello())
