@@ -196,10 +196,16 @@ def test_what_was_sent_before_does_not_count_again(tmp_path, crew):
 
     grid, plan = Tampered(grid_of(PLANS[crew]), replay), PLANS[crew]
     train(tmp_path / "first", plan, grid=grid, rounds=1)
-    for folder, number in (("first", 2), ("second", 1)):
-        error = PrivacyRefusal if plan else Exception
-        with pytest.raises(error, match="P06" if plan else "quorum"):
-            train(tmp_path / folder, plan, grid=grid, rounds=number)
+    error, words = (PrivacyRefusal, "P06") if plan else (Exception, "quorum")
+    with pytest.raises(error, match=words):
+        train(tmp_path / "second", plan, grid=grid, rounds=1)
+    before = saved(tmp_path / "first").digest
+    if plan is None:
+        with pytest.raises(error, match=words):
+            train(tmp_path / "first", plan, grid=grid, rounds=2)
+    else:  # the last round is given up, and the run ends as it was
+        train(tmp_path / "first", plan, grid=grid, rounds=2)
+    assert (saved(tmp_path / "first").round, saved(tmp_path / "first").digest) == (1, before)
 
 
 @pytest.mark.parametrize("crew", PLANS)
