@@ -20,7 +20,7 @@ from fedrec.exchange.parcels import Packed, Parcel, pack
 
 MOST = 64 << 20
 
-_AT_ONCE = 256  # messages in one request
+_AT_ONCE = 32  # messages in one request: a node that finds one of them waits until all its parts are there
 _USUAL = 30.0  # seconds for a request
 
 

@@ -15,6 +15,7 @@ from flwr.common.serde import message_to_proto
 from flwr.proto import runtime_pb2
 from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse
 from flwr.supercore.inflatable.inflatable_object import get_object_id, iterate_object_tree
+from flwr.supercore.run import Run
 
 from fedrec.errors import RunError, WireError
 from fedrec.exchange import superlink, wire
@@ -22,6 +23,7 @@ from fedrec.exchange.conversation import Conversation, Mail
 from fedrec.exchange.duty import run_nodes
 from fedrec.exchange.flower import become_local_server
 from fedrec.exchange.line import Line, _refusal, distrust
+from fedrec.exchange.link import LinkGrid
 from fedrec.exchange.parcels import Kept, Parcel, bundled, pack, unbundled
 
 MOST = 1 << 20
@@ -45,6 +47,32 @@ def shelf(*messages):
 
 def hello(node=7):
     return wire.hello(node)
+
+
+class Counter:
+    """A SuperLink that takes whatever is left with it, and notes what came when."""
+
+    kept = Kept(0)
+
+    def __init__(self):
+        self.heard = []
+
+    def ask(self, path, request, answer, headers, limits):
+        self.heard.append(path.rpartition("/")[2])
+        if self.heard[-1] == "push-object":
+            return answer(stored=True)
+        trees = request.message_object_trees
+        wanted = [part.object_id for tree in trees for part in iterate_object_tree(tree)]
+        return answer(message_ids=[tree.object_id for tree in trees], objects_to_push=dict.fromkeys(wanted))
+
+
+def test_many_messages_are_announced_a_few_at_a_time_so_that_no_node_waits_long_for_the_parts_of_its_own():
+    line, rung = Counter(), []
+    grid = LinkGrid(line, Run.create_empty(1), {}, ring=lambda: rung.append(len(line.heard)))
+    assert len(grid.push_messages([hello(node) for node in range(1, 101)])) == 100
+    announced = [place for place, what in enumerate(line.heard) if what == "push-messages"]
+    assert len(announced) == 4 and all(line.heard[place + 1] == "push-object" for place in announced)
+    assert rung == [len(line.heard)]  # once, when all is there
 
 
 class TestParcels:
