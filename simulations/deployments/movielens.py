@@ -1,6 +1,6 @@
-"""MovieLens-100K on 943 enrolled devices in five client processes, beside simulations of the same plan.
+"""People of MovieLens-100K on enrolled devices in five client processes, beside simulations of the same plan.
 
-    python -m simulations.deployments.movielens FOLDER [--people 943]
+    python -m simulations.deployments.movielens FOLDER [--people 150]
 
 Once with secure aggregation and real noise, once without noise. Writes `results/movielens.md`. The accuracy of a
 deployment can be measured here only because this machine made its devices' data.
@@ -36,7 +36,7 @@ def main() -> None:
     """Run both federations and write the page."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--people", type=int, default=943)
+    parser.add_argument("--people", type=int, default=150)
     given = parser.parse_args()
     base = Plan.of({
         "name": "movielens-100k", "clients": given.people, "data": {"source": "movielens-100k"},
@@ -44,7 +44,8 @@ def main() -> None:
     })  # fmt: skip
     masked = private(base, "layered").override({"shares": {"masked": True}})
     plain = base.override({"warm": {"enabled": True}, "federation": {"rounds": 2, "cohort": 100}})
-    page = [f"# MovieLens-100K, {given.people} devices\n", __doc__.split("\n\n")[0] + "\n", _machine()]
+    command = f"`python -m simulations.deployments.movielens FOLDER --people {given.people}`\n"
+    page = [f"# MovieLens-100K, {given.people} devices\n", command, __doc__.split("\n\n")[0] + "\n", _machine()]
     page += _masked(given.folder / "masked", masked)
     page += _plain(given.folder / "plain", plain)
     RESULTS.parent.mkdir(exist_ok=True)
