@@ -14,9 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedrec.errors import RunError
 from fedrec.files import write_atomic
 from fedrec.model.catalogue_files import write_catalogue
+from fedrec.privacy.chain import Book
+from fedrec.rounds.checkpoint import CHECKPOINT, Checkpoint
 from fedrec.spec import Plan
 from fedrec.task import CATALOGUE, PLAN, Task
 
@@ -101,6 +106,33 @@ class Run:
         if self.manifest.get("data") != data:
             remedy = "Bring back the data set as it was, or start a new run."
             raise RunError("a run resumes on the data it was started on", remedy=remedy, now=data[:12])
+
+    def checkpoint(self, task: Task) -> Checkpoint | None:
+        """Where the run stands, None before the first round is over."""
+        return Checkpoint.load(self.path / CHECKPOINT, task.hash)
+
+    def model(self, task: Task) -> tuple[int, NDArray[np.float32]]:
+        """The last finished round and the shared vector that it left; 0 and the public start before the first."""
+        saved = self.checkpoint(task)
+        return (saved.round, saved.optimum.shared) if saved else (0, task.model.initial)
+
+    def ledger_head(self, task: Task) -> str:
+        """Hash of the ledger's last record, "" where there is none; refuses P16 a model that is not of its release."""
+        saved, ledger = self.checkpoint(task), self.path / "ledger.jsonl"
+        if task.privacy is None or not (saved or ledger.exists()):
+            return ""
+        book = Book.read(ledger)
+        book.check_export(*((saved.round, saved.digest) if saved else (0, "")))
+        return book.head
+
+    def over(self, task: Task) -> bool:
+        """Whether the last round is in the checkpoint and was told of: only then its charge is settled for sure."""
+        saved, last = self.checkpoint(task), task.plan.rounds
+        return saved is not None and saved.round >= last and self.told_last(last)
+
+    def told_last(self, number: int) -> bool:
+        """Whether the last row of the metrics is of round `number`."""
+        return any(row["round"] == number for row in self.metrics()[-1:])
 
     def metrics(self) -> list[Row]:
         """One row for each round told so far; a line torn by a crash is left out."""

@@ -242,6 +242,7 @@ def _prepared(folder: Path, plan: Plan, catalogue: Catalogue) -> Prepared:
     from fedrec.deploy.site import Prepared
     from fedrec.deploy.trainer import claims_of
     from fedrec.files import write_atomic
+    from fedrec.privacy.statement import written
     from fedrec.runs import Run
     from fedrec.task import PLAN, Task
 
@@ -252,5 +253,5 @@ def _prepared(folder: Path, plan: Plan, catalogue: Catalogue) -> Prepared:
     else:
         Run.open(folder).check_plan(plan)
     claims = claims_of(task)
-    write_atomic(folder / "statement.json", json.dumps([json.loads(claim.json()) for claim in claims]).encode())
+    write_atomic(folder / "statement.json", written(claims).encode())
     return Prepared(task.hash, "\n\n".join(claim.text() for claim in claims) + "\n")

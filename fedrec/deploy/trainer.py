@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +31,7 @@ from fedrec.files import write_atomic
 from fedrec.model.pack import write_pack
 from fedrec.model.pack_files import read_manifest
 from fedrec.model.publish import latest, publish
-from fedrec.privacy.chain import Book
-from fedrec.privacy.sampling import Cyclic
-from fedrec.privacy.statement import Statement, statements
-from fedrec.rounds.checkpoint import CHECKPOINT, Checkpoint
+from fedrec.privacy.statement import Statement, statements, written
 from fedrec.runs import Run
 from fedrec.task import Task
 
@@ -114,7 +110,7 @@ class Board:
         privacy = self._task.privacy
         if privacy is None or not 1 <= number <= privacy.rounds:
             return privacy is None
-        return isinstance(privacy.place(number).phase.schedule, Cyclic)
+        return privacy.in_the_open(number)
 
 
 def train(site: Site) -> None:
@@ -125,23 +121,26 @@ def train(site: Site) -> None:
     board = Board(site, task)
 
     def observe(progress: Progress) -> None:
-        if all(row["round"] != progress.round for row in run.metrics()[-1:]):
-            run.tell(_row(progress))
+        if not run.told_last(progress.round):
+            run.tell(progress.public())
         board.finished(progress)
         note(_LOG, "a round is over", {"round": progress.round})
 
     with run.locked(), Roster(site.roster, spec.seats) as roster, board.beating():
-        if not _is_over(run, _done(site, task), task.plan.rounds):
-            _go_on(site, task, roster, board, observe)
-        board.phase("publishing", task.plan.rounds)
+        last = task.plan.rounds
+        if not run.over(task):
+            _go_on(site, task, roster, board, observe, begun=run.checkpoint(task) is not None)
+        board.phase("publishing", last)
         if not _is_published(site, task):
             publish_model(site, task)
-        board.phase("finished", task.plan.rounds)
+        board.phase("finished", last)
 
 
-def _go_on(site: Site, task: Task, roster: Roster, board: Board, observe: Observer) -> None:
+def _go_on(  # noqa: PLR0913  (what, where; who takes part, who hears of it)
+    site: Site, task: Task, roster: Roster, board: Board, observe: Observer, *, begun: bool
+) -> None:
     """All rounds that are still to do."""
-    spec, begun = site.spec, _done(site, task) > 0
+    spec = site.spec
     board.phase("waiting for devices", 0)
     crew = devices(
         task, site.run, roster.nodes, begin=0.0 if begun else spec.begin, witness=Witness(site.roster_key),
@@ -172,24 +171,13 @@ def _let_return(online: Callable[[], Sequence[int]], count: int) -> None:
         time.sleep(0.5)
 
 
-def _done(site: Site, task: Task) -> int:
-    """The round of the checkpoint; 0 before the first."""
-    saved = Checkpoint.load(site.run / CHECKPOINT, task.hash)
-    return saved.round if saved else 0
-
-
-def _is_over(run: Run, done: int, last: int) -> bool:
-    """Whether the last round is in the checkpoint and was told of: only then its charge is settled for sure."""
-    return done >= last and any(row["round"] == last for row in run.metrics()[-1:])
-
-
 def _is_published(site: Site, task: Task) -> bool:
     """Whether the latest pack is of the model as it is now."""
     version = latest(site.packs)
     if version is None:
         return False
     info = read_manifest(site.packs / str(version), site.signing.public_key())
-    return (info.task, info.round) == (task.hash, _done(site, task))
+    return (info.task, info.round) == (task.hash, Run(site.run).model(task)[0])
 
 
 def publish_model(site: Site, task: Task, *, after: int = 0) -> int:
@@ -198,16 +186,10 @@ def publish_model(site: Site, task: Task, *, after: int = 0) -> int:
     `after` is a version that devices have and the site lost. Refuses P16 a model that is not of the ledger's last
     release.
     """
-    saved = Checkpoint.load(site.run / CHECKPOINT, task.hash)
-    number, shared = (saved.round, saved.optimum.shared) if saved else (0, task.model.initial)
-    head = ""
-    if task.privacy is not None and saved is not None:
-        book = Book.read(site.run / "ledger.jsonl")
-        book.check_export(saved.round, saved.digest)
-        head = book.head
-    claims = claims_of(task, head)
-    content = json.dumps([json.loads(each.json()) for each in claims], indent=2)
-    write_atomic(site.run / "statement.json", content.encode())
+    run = Run(site.run)
+    number, shared = run.model(task)
+    claims = claims_of(task, run.ledger_head(task))
+    run.write("statement.json", written(claims))
 
     def build(folder: Path) -> None:
         write_pack(folder, task, shared, claims, round=number)
@@ -220,24 +202,10 @@ def claims_of(task: Task, head: str = "") -> tuple[Statement, ...]:
     return statements(task.privacy, ledger_head=head, simulated=False)
 
 
-def _row(progress: Progress) -> dict[str, Any]:
-    """What anybody may know of a round."""
-    row: dict[str, Any] = {
-        "round": progress.round, "bytes_down": progress.bytes_down, "bytes_up": progress.bytes_up,
-    }  # fmt: skip
-    if progress.seconds is not None:
-        row["seconds"] = round(progress.seconds, 3)
-    if progress.tally is not None:
-        row |= {"clients": progress.tally.accepted, "refused": dict(sorted(progress.tally.refused.items()))}
-    if progress.spent is not None:
-        row["spent"] = asdict(progress.spent)
-    return row
-
-
 def _waits(site: Site) -> bool:
     """Whether a round may be tried until enough have come. A drawn cohort is not drawn until it is large."""
     privacy = Task.open(site.run).privacy
-    return privacy is not None and all(isinstance(phase.schedule, Cyclic) for phase in privacy.phases)
+    return privacy is not None and all(map(privacy.in_the_open, privacy.firsts))
 
 
 def main(folder: str) -> int:

@@ -6,8 +6,9 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -44,6 +45,17 @@ class Progress:
     tally: Tally | None
     spent: Guarantee | None
     judged: Tally | None = None
+
+    def public(self) -> dict[str, Any]:
+        """What anybody may know of the round, as plain values."""
+        row: dict[str, Any] = {"round": self.round, "bytes_down": self.bytes_down, "bytes_up": self.bytes_up}
+        if self.seconds is not None:
+            row["seconds"] = round(self.seconds, 3)
+        if self.tally is not None:
+            row |= {"clients": self.tally.accepted, "refused": dict(sorted(self.tally.refused.items()))}
+        if self.spent is not None:
+            row["spent"] = asdict(self.spent)  # an ε never goes without its unit, relation and adversary
+        return row
 
 
 Observer = Callable[[Progress], None]

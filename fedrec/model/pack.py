@@ -28,7 +28,7 @@ from fedrec.model.pack_format import (
     STATEMENTS,
     manifest_of,
 )
-from fedrec.privacy.statement import Statement
+from fedrec.privacy.statement import Statement, written
 from fedrec.task import Task
 
 
@@ -54,7 +54,7 @@ def write_pack(
     write_atomic(folder / MODEL, save(named, metadata={"task": task.hash}))
     write_atomic(folder / ITEMS, save({n: np.ascontiguousarray(v) for n, v in items.items()}))
     write_catalogue(task.catalogue, folder / CATALOGUE)
-    write_atomic(folder / STATEMENTS, json.dumps([json.loads(c.json()) for c in claims], indent=2).encode())
+    write_atomic(folder / STATEMENTS, written(claims).encode())
     write_atomic(folder / CARD, _card(about, claims).encode())
     # The manifest comes last: a folder that has one is complete.
     write_atomic(folder / MANIFEST, manifest_of(about | {"files": _listed(folder)}))

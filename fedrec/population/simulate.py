@@ -24,9 +24,8 @@ from fedrec.population.engines import opened, spending_of
 from fedrec.population.states import DeviceStates
 from fedrec.population.workers import one_thread
 from fedrec.population.world import Fleet, ModelScorer, World, accepted
-from fedrec.privacy.chain import Book
-from fedrec.privacy.statement import Statement, statements
-from fedrec.rounds.checkpoint import CHECKPOINT, Checkpoint
+from fedrec.privacy.statement import Statement, statements, written
+from fedrec.rounds.checkpoint import CHECKPOINT
 from fedrec.runs import Row, Run
 from fedrec.spec import Plan
 from fedrec.speed import DEFAULT, Engine, Speed
@@ -110,8 +109,8 @@ class Simulation:
         """All rounds that are still to do. `told` gets each row of the metrics as it is written; `track` as well."""
 
         def observe(progress: Progress) -> None:
-            if all(row["round"] != progress.round for row in self.run.metrics()[-1:]):
-                tell(self._tell(progress.round, _public(progress)))
+            if not self.run.told_last(progress.round):
+                tell(self._tell(progress.public()))
 
         def tell(row: Row) -> None:
             log(row)
@@ -132,7 +131,7 @@ class Simulation:
         scorer, shared = self._trained()
         own = Arm(FEDERATED, lambda: Contestant(scorer))
         measured = self._measure([own, *arms(self.fleet)], told)
-        claims = statements(self.task.privacy, ledger_head=self._ledger_head(), simulated=True)
+        claims = statements(self.task.privacy, ledger_head=self.run.ledger_head(self.task), simulated=True)
         results = Results(self.run, measured.figures, measured.whole, claims)
         self._write(results, shared)
         self._record(measured)
@@ -196,18 +195,8 @@ class Simulation:
         return self.task.model.adapter.encoder.encode(self.task.catalogue.texts, public=True)
 
     def _trained(self) -> tuple[ModelScorer, NDArray[np.float32]]:
-        saved = Checkpoint.load(self.run.path / CHECKPOINT, self.task.hash)
-        number, shared = (saved.round, saved.optimum.shared) if saved else (0, self.task.model.initial)
+        number, shared = self.run.model(self.task)
         return ModelScorer(self.fleet, shared, number), shared
-
-    def _ledger_head(self) -> str:
-        """Hash of the ledger's last record, "" without a ledger; refuses P16 when the model is not of its release."""
-        if self.task.privacy is None:
-            return ""
-        book = Book.read(self.run.path / "ledger.jsonl")
-        saved = Checkpoint.load(self.run.path / CHECKPOINT, self.task.hash)
-        book.check_export(*((saved.round, saved.digest) if saved else (0, "")))
-        return book.head
 
     def _begin(self, told: Told) -> None:
         """Tell where an old run stands, or how good the model is before a new one."""
@@ -215,10 +204,11 @@ class Simulation:
         if rows:
             told(rows[-1])
         elif not (self.run.path / CHECKPOINT).exists():
-            told(self._tell(0, {}))
+            told(self._tell({"round": 0}))
 
-    def _tell(self, number: int, public: dict[str, Any]) -> dict[str, Any]:
-        plan, row = self.task.plan, {"round": number, **public}
+    def _tell(self, row: Row) -> Row:
+        """Note a row of the metrics, with what the validation items say where that is due."""
+        plan, number = self.task.plan, row["round"]
         due = plan.evaluation.every and (number % plan.evaluation.every == 0 or number == plan.rounds)
         if due and plan.split.fit == "train":
             # Validation items are training data to a run that fits them: there is no curve to draw then.
@@ -231,7 +221,7 @@ class Simulation:
     def _write(self, results: Results, shared: NDArray[np.float32]) -> None:
         run = self.run
         write_curve(run, results.evaluations, run.path / "curve.png")
-        run.write("statement.json", json.dumps([json.loads(claim.json()) for claim in results.statements], indent=2))
+        run.write("statement.json", written(results.statements))
         run.write("statement.txt", "\n\n".join(claim.text() for claim in results.statements) + "\n")
         run.write("table.md", table(results.evaluations))
         write_pack(run.path / "pack", self.task, shared, results.statements, round=run.metrics()[-1]["round"])
@@ -268,17 +258,6 @@ def _resolved(plan: Plan, clients: int) -> Plan:
     # A private plan's cohort decides its noise: too large a one is refused, not changed.
     cohort = plan.federation.cohort if plan.privacy.mode != "none" else min(plan.federation.cohort, clients)
     return plan.override({"clients": clients, "federation": {"cohort": cohort}})
-
-
-def _public(progress: Progress) -> dict[str, Any]:
-    row: dict[str, Any] = {"bytes_down": progress.bytes_down, "bytes_up": progress.bytes_up}
-    if progress.seconds is not None:
-        row["seconds"] = round(progress.seconds, 3)
-    if progress.tally is not None:
-        row |= {"clients": progress.tally.accepted, "refused": dict(sorted(progress.tally.refused.items()))}
-    if progress.spent is not None:
-        row["spent"] = asdict(progress.spent)  # an ε never goes without its unit, relation and adversary
-    return row
 
 
 def _check(task: Task, world: World) -> None:

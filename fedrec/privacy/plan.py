@@ -24,7 +24,7 @@ from fedrec.privacy.masking import Masking
 from fedrec.privacy.noise import Level, Noise, noise_source
 from fedrec.privacy.parts import check_parts
 from fedrec.privacy.phase import Phase, Purpose, check_mode, crowd, relation, user_charges
-from fedrec.privacy.sampling import Coins, Schedule, SecretCoins
+from fedrec.privacy.sampling import Coins, Cyclic, Schedule, SecretCoins
 from fedrec.privacy.terms import Adversary, Budget, Guarantee, Mode, Relation, Unit
 
 DROWNED = 10.0  # noise norm over clip norm beyond which nothing is learnt
@@ -110,6 +110,10 @@ class PrivacyPlan:
             if 0 <= number - first < phase.rounds:
                 return at
         raise RunError("a round is one of the plan's", remedy="Start a new plan.", round=number, rounds=self.rounds)
+
+    def in_the_open(self, number: int) -> bool:
+        """Whether anybody may know who comes in round `number`: groups in turn are public, draws are secret."""
+        return isinstance(self.place(number).phase.schedule, Cyclic)
 
     def crossing(self, number: int, clip: float | None = None) -> Crossing:
         """The two halves of round `number`; `clip` is where an adaptive clip norm stands (P12 out of its range)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -64,6 +65,11 @@ class Statement:
             f"{self.mechanism}. {self.sampling}. Noise: {self.noise['kind']}; {self.noise['rng']}.",
             f"Accounted by {opinions}.", f"Ledger head: {self.ledger_head or 'none yet'}.",
         ]  # fmt: skip
+
+
+def written(claims: Sequence[Statement]) -> str:
+    """Statements as one list in JSON."""
+    return json.dumps([json.loads(claim.json()) for claim in claims], indent=2)
 
 
 def statements(plan: PrivacyPlan | None, *, ledger_head: str = "", simulated: bool) -> tuple[Statement, ...]:

@@ -19,7 +19,7 @@ from fedrec.privacy.crossing import Summed
 from fedrec.privacy.ledger import Ledger
 from fedrec.privacy.noise import Source
 from fedrec.privacy.plan import PrivacyPlan
-from fedrec.privacy.sampling import Cyclic, Fixed
+from fedrec.privacy.sampling import Fixed
 from fedrec.privacy.terms import Guarantee
 from fedrec.randomness import stream
 from fedrec.rounds import robust
@@ -268,7 +268,7 @@ class PrivateRounds:
 
     def repeats(self, number: int) -> bool:
         """Where groups come in turn. To draw again until a cohort is large is not the sampling that is accounted."""
-        return isinstance(self.plan.place(number).phase.schedule, Cyclic)
+        return self.plan.in_the_open(number)
 
     def skips(self, number: int) -> bool:
         """Where groups come in turn, and noise does not follow from that of the rounds before."""

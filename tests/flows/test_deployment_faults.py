@@ -68,14 +68,6 @@ def test_devices_are_waited_for_where_nothing_is_drawn_again(monkeypatch, tmp_pa
     assert trainer.main(str(site.path)) == code
 
 
-@pytest.mark.parametrize(
-    ("done", "told", "over"), [(2, [1, 2], False), (3, [1, 2], False), (3, [], False), (3, [1, 3], True)]
-)
-def test_a_run_is_over_when_its_last_round_was_told_of_for_then_its_charge_is_settled(done, told, over):
-    run = SimpleNamespace(metrics=lambda: [{"round": number} for number in told])
-    assert trainer._is_over(run, done, 3) is over
-
-
 # What the faults are made of, and what judges them, does what it says.
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -69,6 +70,19 @@ def test_a_place_where_nothing_can_be_written_is_named(tmp_path):
     with pytest.raises(RunError, match="the run folder can be written; got path=") as refusal:
         Run.create(tmp_path / "file", TASK, data="")
     assert refusal.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("done", "told", "over"),
+    [(None, [], False), (2, [1, 2], False), (3, [1, 2], False), (3, [], False), (3, [1, 3], True)],
+)
+def test_a_run_is_over_when_its_last_round_was_told_of_for_then_its_charge_is_settled(
+    run, monkeypatch, done, told, over
+):
+    monkeypatch.setattr(Run, "checkpoint", lambda run, task: done and SimpleNamespace(round=done))
+    for number in told:
+        run.tell({"round": number})
+    assert run.over(SimpleNamespace(plan=SimpleNamespace(rounds=3))) is over
 
 
 def test_a_torn_json_file_is_refused(run):
