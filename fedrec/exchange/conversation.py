@@ -17,7 +17,7 @@ from flwr.proto import runtime_pb2
 from fedrec.errors import RunError, WireError
 from fedrec.exchange.flower import absence
 from fedrec.exchange.line import A, Readable
-from fedrec.exchange.parcels import Parcel, unbundled
+from fedrec.exchange.parcels import Parcel
 
 _LONGEST = 0.5  # seconds between two looks while nothing comes
 _SETTLING = 45.0  # seconds after an outage in which nodes report back
@@ -79,7 +79,7 @@ class Mail:
                 if not self._post.fetch(letter.parcel, self._until):
                     continue
                 read = letter.parcel.open()
-                content, error = (None, read.error) if read.has_error() else (unbundled(read.content), None)
+                content, error = (None, read.error) if read.has_error() else (read.content, None)
             except WireError as refusal:
                 content, error = None, Error(ErrorCode.CLIENT_APP_CRASHED, refusal.rule)
             self._letters.remove(letter)

@@ -27,7 +27,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from fedrec.errors import FedrecError, RunError, WireError
 from fedrec.exchange.flower import crashed
 from fedrec.exchange.line import A, Limits, Line, Readable, versions
-from fedrec.exchange.parcels import Packed, Parcel, bundled, pack
+from fedrec.exchange.parcels import Packed, Parcel, pack
 
 MOST = 64 << 20
 INTERVAL = HEARTBEAT_DEFAULT_INTERVAL  # the server takes a node for lost after two of them in seconds
@@ -126,7 +126,7 @@ class Node:
             reply = crashed(announced, error.rule)
         else:
             reply = _replied(answer, message)
-        return pack([bundled(reply)])[0]
+        return pack([reply])[0]
 
     def _fetch(self, announced: Metadata, tree: message_pb2.ObjectTree) -> Message:
         run, parcel = announced.run_id, Parcel(tree, most=self._most)

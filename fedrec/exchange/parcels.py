@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.app.message import make_message, remove_content_from_message
-from flwr.common.serde import message_to_proto, recorddict_from_proto, recorddict_to_proto
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app.message import remove_content_from_message
+from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as Envelope
 from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse
-from flwr.proto.recorddict_pb2 import RecordDict as Records
+from flwr.supercore.constant import HEAD_BODY_DIVIDER, HEAD_VALUE_DIVIDER
 from flwr.supercore.inflatable.inflatable_object import (
     InflatableObject,
     get_all_nested_objects,
+    get_object_body,
     get_object_id,
     get_object_tree,
     iterate_object_tree,
@@ -25,7 +26,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 
 from fedrec.errors import WireError
 
-_BUNDLE = "bundle"
+_SMALL = 1 << 14  # bytes
 _PARTS = 64  # of a message, besides one for each MiB of its content
 
 
@@ -96,13 +97,18 @@ class Parcel:
     def open(self) -> Message:
         """The message, when all of it is here."""
         try:
-            message = inflate_object_from_contents(self._root, self._contents)
+            message = self._inflated()
         except Exception as error:  # Flower's readers fail in many ways on bytes that were made to fail them
             raise WireError("a message can be read", reason=type(error).__name__) from None
         if not isinstance(message, Message):
             raise WireError("what was sent is a message", got=type(message).__name__)
         message.metadata.__dict__["_message_id"] = self._root  # where Flower's own clients put it
         return message
+
+    def _inflated(self) -> object:
+        if len(self._contents) > 1:
+            return inflate_object_from_contents(self._root, self._contents)
+        return message_from_proto(Envelope.FromString(get_object_body(self._contents[self._root], Message)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,43 +117,55 @@ class Packed:
 
     envelope: Envelope
     tree: ObjectTree
-    parts: dict[str, InflatableObject]
+    parts: Mapping[str, InflatableObject | bytes]
 
     def part(self, object_id: str) -> bytes:
         """The content of a part."""
         if object_id not in self.parts:
             raise WireError("a server asks for the parts of what it is sent")
-        return self.parts[object_id].deflate()
+        part = self.parts[object_id]
+        return part if isinstance(part, bytes) else part.deflate()
 
 
-def pack(messages: Iterable[Message]) -> list[Packed]:
-    """Messages ready to be sent; parts that they share are hashed once. A message gets its id here."""
-    packed = []
+def pack(messages: Sequence[Message]) -> list[Packed]:
+    """Messages ready to be sent; each gets its id here.
+
+    A SuperLink takes a request for each part of a message, both ways: a message is one part, unless it shares a record
+    that is worth a request of its own. Such records are hashed, left and fetched once.
+    """
+    times = Counter(id(record) for message in messages for record in _records(message))
     with no_object_id_recompute():
-        for message in messages:
-            message.metadata.__dict__["_message_id"] = message.object_id
-            bare = remove_content_from_message(message) if message.has_content() else message
-            packed.append(Packed(message_to_proto(bare), get_object_tree(message), get_all_nested_objects(message)))
-    return packed
+        return [
+            _parts(message)
+            if any(times[id(each)] > 1 and each.count_bytes() > _SMALL for each in _records(message))
+            else _one_part(message)
+            for message in messages
+        ]
 
 
-def bundled(message: Message) -> Message:
-    """The same reply with all of its content in one part: a SuperLink takes a request for each part, both ways."""
-    if message.has_error():
-        return message
-    content = recorddict_to_proto(message.content).SerializeToString(deterministic=True)
-    return make_message(metadata=message.metadata, content=RecordDict({_BUNDLE: ConfigRecord({_BUNDLE: content})}))
+def _records(message: Message) -> Iterable[ArrayRecord | MetricRecord | ConfigRecord]:
+    return message.content.values() if message.has_content() else ()
 
 
-def unbundled(content: RecordDict) -> RecordDict:
-    """What was bundled; content that was not is left as it is."""
-    bundle = content.get(_BUNDLE)
-    if not isinstance(bundle, ConfigRecord):
-        return content
-    try:
-        return recorddict_from_proto(Records.FromString(bundle[_BUNDLE]))
-    except Exception as error:  # Flower's readers fail in many ways on bytes that were made to fail them
-        raise WireError("a bundle holds records", reason=type(error).__name__) from None
+def _parts(message: Message) -> Packed:
+    """As Flower packs: an object for the message, for its content, and for each record and array."""
+    message.metadata.__dict__["_message_id"] = message.object_id
+    return Packed(_envelope(message), get_object_tree(message), get_all_nested_objects(message))
+
+
+def _one_part(message: Message) -> Packed:
+    """As an object of Flower's store that has the message with its content in it, and no children."""
+    told = message_to_proto(message)
+    told.metadata.message_id = ""  # follows from the rest
+    body = told.SerializeToString(deterministic=True)
+    content = f"{Message.__qualname__}{HEAD_VALUE_DIVIDER * 2}{len(body)}".encode() + HEAD_BODY_DIVIDER + body
+    object_id = get_object_id(content)
+    message.metadata.__dict__["_message_id"] = object_id
+    return Packed(_envelope(message), ObjectTree(object_id=object_id), {object_id: content})
+
+
+def _envelope(message: Message) -> Envelope:
+    return message_to_proto(remove_content_from_message(message) if message.has_content() else message)
 
 
 def _checked(object_id: str, said: PullObjectResponse) -> bytes:

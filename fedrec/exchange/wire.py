@@ -19,7 +19,7 @@ from fedrec.errors import WireError
 from fedrec.exchange.flower import is_absence
 from fedrec.privacy.crossing import Summed
 
-VERSION = 3
+VERSION = 4
 HELLO = "query.hello"
 TRAIN = "train"
 NO_REPLY = "no reply"

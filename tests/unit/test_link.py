@@ -24,7 +24,7 @@ from fedrec.exchange.duty import run_nodes
 from fedrec.exchange.flower import become_local_server
 from fedrec.exchange.line import Line, _refusal, distrust
 from fedrec.exchange.link import LinkGrid
-from fedrec.exchange.parcels import Kept, Parcel, bundled, pack, unbundled
+from fedrec.exchange.parcels import Kept, Parcel, pack
 
 MOST = 1 << 20
 
@@ -76,39 +76,38 @@ def test_many_messages_are_announced_a_few_at_a_time_so_that_no_node_waits_long_
 
 
 class TestParcels:
-    def test_a_message_comes_out_as_it_went_in(self):
-        message = wire.train(7, wire.Header("task", 3), wire.arrays(np.arange(5, dtype=np.float32)))
-        [packed], _, pull = shelf(message)
-        parcel = Parcel(packed.tree, most=MOST)
-        assert parcel.fetch(pull, Kept(0))
-        read = parcel.open()
-        assert read.metadata.message_id == packed.envelope.metadata.message_id
-        np.testing.assert_array_equal(wire.vector(read.content["vector"]), np.arange(5, dtype=np.float32))
+    @pytest.mark.parametrize("size", [5, 1 << 16])
+    @pytest.mark.parametrize("nodes", [1, 2])
+    def test_a_message_comes_out_as_it_went_in(self, size, nodes):
+        sent = wire.arrays(np.arange(size, dtype=np.float32))
+        packed, _, pull = shelf(*(wire.train(node, wire.Header("task", 3), sent) for node in range(7, 7 + nodes)))
+        for place, each in enumerate(packed):
+            parcel = Parcel(each.tree, most=MOST)
+            assert parcel.fetch(pull, Kept(0))
+            read = parcel.open()
+            assert read.metadata.message_id == each.envelope.metadata.message_id
+            assert (read.metadata.dst_node_id, read.metadata.message_type) == (7 + place, "train")
+            np.testing.assert_array_equal(wire.vector(read.content["vector"]), np.arange(size, dtype=np.float32))
 
-    def test_a_bundled_reply_has_fewer_parts_and_says_what_it_said(self):
-        header, sent = wire.Header("task", 3), np.arange(5, dtype=np.int32)
-        asked = wire.train(7, header, wire.arrays(np.zeros(5, np.float32)))
-        asked.metadata.__dict__["_message_id"] = "1"
-        plain = wire.update(asked, header, sent)
-        [loose], _, _ = shelf(plain)
-        [packed], _, pull = shelf(bundled(wire.update(asked, header, sent)))
-        assert len(packed.parts) < len(loose.parts)
-        parcel = Parcel(packed.tree, most=MOST)
-        assert parcel.fetch(pull, Kept(0))
-        read = parcel.open()
-        assert unbundled(read.content) == plain.content == unbundled(plain.content)
-        assert read.metadata.reply_to_message_id == "1"
+    def test_a_message_is_one_part_unless_it_shares_a_large_record_which_is_left_once(self):
+        def packed(count, size):
+            sent = wire.arrays(np.zeros(size, np.float32))
+            return pack([wire.train(node, wire.Header("task", 3), sent) for node in range(count)])
 
-    @pytest.mark.parametrize("content", [b"\xff" * 9, b"not a bundle", 7])
-    def test_a_bundle_that_is_none_is_refused(self, content):
-        with pytest.raises(WireError, match="a bundle holds records"):
-            unbundled(RecordDict({"bundle": ConfigRecord({"bundle": content})}))
+        [alone] = packed(1, 1 << 16)
+        assert len(alone.parts) == 1
+        assert all(len(each.parts) == 1 for each in packed(2, 5))
+        one, other = packed(2, 1 << 16)
+        assert len(one.parts) > 2 and len(one.parts.keys() - other.parts.keys()) == 1
 
-    def test_an_error_is_not_bundled(self):
+    def test_an_error_comes_out_as_it_went_in(self):
         asked = hello()
         asked.metadata.__dict__["_message_id"] = "1"
-        failed = Message(Error(code=7, reason="x"), reply_to=asked)
-        assert bundled(failed) is failed
+        [packed], _, pull = shelf(Message(Error(code=7, reason="x"), reply_to=asked))
+        assert len(packed.parts) == 1
+        parcel = Parcel(packed.tree, most=MOST)
+        assert parcel.fetch(pull, Kept(0))
+        assert (parcel.open().error.code, parcel.open().error.reason) == (7, "x")
 
     def test_what_is_not_there_yet_is_fetched_later_and_once(self):
         [packed], _, pull = shelf(hello())
