@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fedrec.datasets import load
     from fedrec.datasets.dataset import Dataset
-    from fedrec.device.history import Event, History, Kind
+    from fedrec.device.event import Event, Kind
+    from fedrec.device.history import History
     from fedrec.errors import FedrecError
     from fedrec.model.catalogue import Catalogue
     from fedrec.population.simulate import Simulation
@@ -34,10 +35,10 @@ __all__ = [
 _HOMES = {
     "Catalogue": "fedrec.model.catalogue",
     "Dataset": "fedrec.datasets.dataset",
-    "Event": "fedrec.device.history",
+    "Event": "fedrec.device.event",
     "FedrecError": "fedrec.errors",
     "History": "fedrec.device.history",
-    "Kind": "fedrec.device.history",
+    "Kind": "fedrec.device.event",
     "Plan": "fedrec.spec",
     "Population": "fedrec.population.source",
     "Simulation": "fedrec.population.simulate",

@@ -205,7 +205,7 @@ class Content(NamedTuple):
         import numpy as np
         import pyarrow.compute as pc
 
-        from fedrec.device.history import Kind
+        from fedrec.device.event import Kind
 
         counts, with_text, ends = np.zeros(len(Kind), np.int64), 0, list[int]()
         for _, block in people.blocks():

@@ -18,7 +18,7 @@ from fedrec.datasets.dataset import Dataset
 from fedrec.datasets.events import Reading, histories
 from fedrec.datasets.files import Source, json_lines
 from fedrec.datasets.notes import Notes
-from fedrec.device.history import Kind
+from fedrec.device.event import Kind
 from fedrec.errors import DataError
 from fedrec.model.catalogue import Catalogue
 from fedrec.model.catalogue_files import check_ids

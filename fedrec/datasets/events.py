@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from fedrec.datasets.columns import filled, flags, numbers, seconds, words
 from fedrec.datasets.files import Source
 from fedrec.datasets.notes import EXAMPLES, Notes, Place, showable
-from fedrec.device.history import NO_ITEM, SCHEMA, Kind
+from fedrec.device.event import NO_ITEM, Kind
+from fedrec.device.history import SCHEMA
 from fedrec.errors import DataError
 from fedrec.model.catalogue import Catalogue
 from fedrec.population.source import Population

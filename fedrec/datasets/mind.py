@@ -14,7 +14,7 @@ from fedrec.datasets.dataset import Dataset
 from fedrec.datasets.events import Reading, histories
 from fedrec.datasets.files import Layout, Source, batches, nonempty, text_source, unpacked
 from fedrec.datasets.notes import showable
-from fedrec.device.history import Kind
+from fedrec.device.event import Kind
 from fedrec.errors import DataError
 from fedrec.model.catalogue import Catalogue
 from fedrec.model.catalogue_files import check_ids

@@ -36,7 +36,8 @@ from fedrec.datasets.synthetic_truth import (
     plant_shelf,
     truth,
 )
-from fedrec.device.history import NO_ITEM, SCHEMA, Kind
+from fedrec.device.event import NO_ITEM, Kind
+from fedrec.device.history import SCHEMA
 from fedrec.errors import require
 from fedrec.model.catalogue import Catalogue
 from fedrec.population.source import Population

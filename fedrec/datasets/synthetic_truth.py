@@ -21,7 +21,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from fedrec.datasets import synthetic_text as words
-from fedrec.device.history import History, Kind
+from fedrec.device.event import Kind
+from fedrec.device.history import History
 from fedrec.errors import require
 from fedrec.randomness import stream
 

@@ -25,7 +25,8 @@ from fedrec.datasets.files import (
     parquet_columns,
     text_source,
 )
-from fedrec.device.history import History, Kind
+from fedrec.device.event import Kind
+from fedrec.device.history import History
 from fedrec.errors import DataError, SpecError, require
 from fedrec.model.catalogue import Catalogue
 from fedrec.model.catalogue_files import ItemColumns, catalogue_of, read_catalogue

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from fedrec.device.history import NO_ITEM, History, Kind
+from fedrec.device.event import NO_ITEM, Kind
 from fedrec.errors import DataError
+
+if TYPE_CHECKING:
+    from fedrec.device.history import History
 
 _TIMES = 2**63
 

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedrec.device.history import NO_ITEM, History, Kind
+from fedrec.device.event import NO_ITEM, Kind
+from fedrec.device.history import History
 from fedrec.device.profile import Tower, signed_weights
 from fedrec.model.adapter import TowerInputs
 from fedrec.privacy.interaction import Blocks

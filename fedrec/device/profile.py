@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from fedrec.device.history import NO_ITEM, History
+from fedrec.device.event import NO_ITEM
+from fedrec.device.history import History
 from fedrec.model.adapter import TowerInputs
 from fedrec.spec import ProfileSpec
 

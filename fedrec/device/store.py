@@ -19,7 +19,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fedrec.device.act import Act
-from fedrec.device.history import NO_ITEM, SCHEMA, History, Kind
+from fedrec.device.event import NO_ITEM, Kind
+from fedrec.device.history import SCHEMA, History
 from fedrec.errors import DataError, RunError
 from fedrec.files import Closing
 

@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 import torch
 
+from fedrec.device.event import Event, Kind
 from fedrec.device.examples import Examples
-from fedrec.device.history import Event, History, Kind
+from fedrec.device.history import History
 from fedrec.device.private_training import Losses, PrivateTraining, gradients
 from fedrec.doctor.finding import Finding
 from fedrec.model.catalogue import Catalogue

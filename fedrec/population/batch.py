@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from fedrec.device.history import NO_ITEM, History, Kind
+from fedrec.device.event import NO_ITEM, Kind
+from fedrec.device.history import History
 from fedrec.device.profile import signed_weights
 from fedrec.errors import DataError
 from fedrec.population.source import Population

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fedrec.device.history import SCHEMA, Event, History
+from fedrec.device.event import Event
+from fedrec.device.history import SCHEMA, History
 from fedrec.errors import DataError
 
 BLOCK = 4096  # most clients of a block: bounds memory, changes no number

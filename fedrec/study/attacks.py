@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from fedrec.device.history import Event, History, Kind
+from fedrec.device.event import Event, Kind
+from fedrec.device.history import History
 from fedrec.errors import require
 from fedrec.privacy.audit.bounds import rate_lower, rate_upper, true_positive_bound
 from fedrec.randomness import stream

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fedrec.device.history import NO_ITEM, Kind
+from fedrec.device.event import NO_ITEM, Kind
 from fedrec.errors import DataError, require
 from fedrec.population.source import People, Population
 from fedrec.randomness import stream

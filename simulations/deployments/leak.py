@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fedrec.deploy.folder import EVENTS, DeviceFolder
 from fedrec.device.act import Act
-from fedrec.device.history import Kind
+from fedrec.device.event import Kind
 from fedrec.exchange.flower import crashed
 from simulations.deployments.hostile import at_work
 from simulations.deployments.relay import Relay

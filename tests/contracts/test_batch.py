@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedrec.datasets.synthetic import generate
-from fedrec.device.history import NO_ITEM, Event, Kind
+from fedrec.device.event import NO_ITEM, Event, Kind
 from fedrec.device.profile import Events, contexts
 from fedrec.device.training import trainable
 from fedrec.errors import DataError

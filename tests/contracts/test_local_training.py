@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from fedrec.device.history import NO_ITEM, Event, History, Kind
+from fedrec.device.event import NO_ITEM, Event, Kind
+from fedrec.device.history import History
 from fedrec.device.profile import Events, signed_weights
 from fedrec.device.training import LocalTraining, trainable
 from fedrec.model.catalogue import Catalogue

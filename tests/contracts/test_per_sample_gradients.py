@@ -10,8 +10,9 @@ import torch
 from opacus import GradSampleModule
 from torch import nn
 
+from fedrec.device.event import NO_ITEM, Event, Kind
 from fedrec.device.examples import Examples
-from fedrec.device.history import NO_ITEM, Event, History, Kind
+from fedrec.device.history import History
 from fedrec.device.private_training import Losses, PrivateTraining, gradients
 from fedrec.device.profile import Events
 from fedrec.device.training import LocalTraining

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fedrec.device.history import Event, History, Kind
+from fedrec.device.event import Event, Kind
+from fedrec.device.history import History
 from fedrec.population.source import Population
 from fedrec.randomness import stream
 from fedrec.study.baselines import ease, frozen_text, item_knn, popularity, random_scores

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedrec.device.history import NO_ITEM, Event, Kind
+from fedrec.device.event import NO_ITEM, Event, Kind
 from fedrec.device.profile import Events
 from fedrec.device.training import LocalTraining
 from fedrec.model.catalogue import Catalogue

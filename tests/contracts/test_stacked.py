@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from fedrec.device.history import Event, Kind
+from fedrec.device.event import Event, Kind
 from fedrec.population import heads as heads_module
 from fedrec.population import rivals, updates
 from fedrec.population import stacked as stacked_module

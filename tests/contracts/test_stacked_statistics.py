@@ -7,7 +7,7 @@ import pytest
 from plans import STATISTICS, plan_of
 
 from fedrec.datasets.synthetic import generate
-from fedrec.device.history import NO_ITEM, Event, Kind
+from fedrec.device.event import NO_ITEM, Event, Kind
 from fedrec.device.profile import Events
 from fedrec.device.rounds import DeviceRounds, Holding
 from fedrec.device.statistics import statistics

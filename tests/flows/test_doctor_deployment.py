@@ -17,7 +17,7 @@ from fedrec.deploy.listen import Listener, bind, listen
 from fedrec.deploy.roster import Roster
 from fedrec.deploy.status import operators
 from fedrec.deploy.view import SiteView, Standing
-from fedrec.device.history import Kind
+from fedrec.device.event import Kind
 from fedrec.device.store import Act, Store
 from fedrec.doctor import asking, sites
 from fedrec.doctor.asking import listeners

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedrec.device.history import NO_ITEM, Event, History, Kind
+from fedrec.device.event import NO_ITEM, Event, Kind
+from fedrec.device.history import History
 from fedrec.device.profile import Events, contexts
 from fedrec.device.training import LocalTraining, queries_at
 from fedrec.model.catalogue import Catalogue

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fedrec.datasets.dataset import Dataset
-from fedrec.device.history import Event, Kind
+from fedrec.device.event import Event, Kind
 from fedrec.exchange import wire
 from fedrec.exchange.client import client_app
 from fedrec.model.catalogue import Catalogue

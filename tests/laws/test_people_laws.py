@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fedrec.datasets import shards
 from fedrec.datasets.dataset import Dataset, Stream
-from fedrec.device.history import NO_ITEM, Event, Kind
+from fedrec.device.event import NO_ITEM, Event, Kind
 from fedrec.errors import DataError
 from fedrec.model.catalogue import Catalogue
 from fedrec.population import source

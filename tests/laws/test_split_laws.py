@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedrec.device.history import NO_ITEM, Event, Kind
+from fedrec.device.event import NO_ITEM, Event, Kind
 from fedrec.population.source import Population
 from fedrec.study.leaks import check_split
 from fedrec.study.splits import chosen, global_time, hide_items, leave_one_out, mentioned

@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from fedrec.cli import app
-from fedrec.device.history import Event, History, Kind
+from fedrec.device.event import Event, Kind
+from fedrec.device.history import History
 from fedrec.errors import AuditFailed, SpecError
 from fedrec.privacy.audit.canaries import Canaries, Estimate, estimate
 from fedrec.privacy.audit.faults import Scaled, no_noise

@@ -13,8 +13,9 @@ from scipy.stats import beta, chi2, norm
 from torch import nn
 
 from fedrec.device import private_training
+from fedrec.device.event import Event, Kind
 from fedrec.device.examples import Examples
-from fedrec.device.history import Event, History, Kind
+from fedrec.device.history import History
 from fedrec.device.private_training import GridOptimizer, PrivateTraining
 from fedrec.model.catalogue import Catalogue
 from fedrec.model.encoder import open_encoder

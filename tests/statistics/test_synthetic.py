@@ -12,7 +12,7 @@ from scipy.stats import pearsonr, spearmanr
 from fedrec.datasets import synthetic_text as words
 from fedrec.datasets import synthetic_truth as planted
 from fedrec.datasets.synthetic import generate, truth
-from fedrec.device.history import NO_ITEM, Kind
+from fedrec.device.event import NO_ITEM, Kind
 from fedrec.population.source import Population
 from fedrec.randomness import stream
 

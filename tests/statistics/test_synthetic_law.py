@@ -10,7 +10,8 @@ from scipy.stats import kstest
 
 from fedrec.datasets import synthetic_truth as planted
 from fedrec.datasets.synthetic import generate, truth
-from fedrec.device.history import NO_ITEM, Event, History, Kind
+from fedrec.device.event import NO_ITEM, Event, Kind
+from fedrec.device.history import History
 from fedrec.randomness import stream
 
 SIZE = {"users": 600, "items": 800, "seed": 5}

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fedrec.device.history import SCHEMA, Event, History, Kind
+from fedrec.device.event import Event, Kind
+from fedrec.device.history import SCHEMA, History
 from fedrec.errors import SpecError
 from fedrec.population import source
 from fedrec.population.source import Population

@@ -7,7 +7,7 @@ import pytest
 
 from fedrec.datasets import events, load
 from fedrec.datasets.amazon import UNTITLED
-from fedrec.device.history import Kind
+from fedrec.device.event import Kind
 from fedrec.errors import DataError
 
 SECRET = "my landlord hates this guitar"

@@ -5,7 +5,7 @@ import calendar
 import pytest
 
 from fedrec.datasets import events, load
-from fedrec.device.history import Kind
+from fedrec.device.event import Kind
 from fedrec.errors import DataError
 
 NEWS = (

@@ -7,7 +7,7 @@ import pytest
 
 from fedrec.datasets import events, load
 from fedrec.datasets.movielens import film_text
-from fedrec.device.history import Kind
+from fedrec.device.event import Kind
 from fedrec.errors import DataError
 
 FLAGS = "|".join(str(int(n in (1, 16))) for n in range(19))

@@ -10,7 +10,7 @@ import pytest
 
 from fedrec.datasets import events, load
 from fedrec.datasets.table import from_frames
-from fedrec.device.history import NO_ITEM, Kind
+from fedrec.device.event import NO_ITEM, Kind
 from fedrec.errors import DataError, SpecError
 
 ITEMS = "id,text,tags\na,Apple pie,food|sweet\nb,Bread,food\nc,Car,\n"

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fedrec.device.history import Event, Kind
+from fedrec.device.event import Event, Kind
 from fedrec.errors import DataError, SpecError
 from fedrec.population.source import Population
 from fedrec.randomness import stream

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from fedrec.device.history import NO_ITEM, Event, History, Kind
+from fedrec.device.event import NO_ITEM, Event, Kind
+from fedrec.device.history import History
 
 SECRET = "how to leave my job"
 

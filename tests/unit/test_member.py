@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedrec.device.act import Act, acts_of
-from fedrec.device.history import Kind
+from fedrec.device.event import Kind
 from fedrec.device.member import Member, Texts, Work
 from fedrec.device.policy import InteractionCap, Policy, UserCap
 from fedrec.device.store import Store

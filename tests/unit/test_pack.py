@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from fedrec.datasets.synthetic import generate
-from fedrec.device.history import NO_ITEM
+from fedrec.device.event import NO_ITEM
 from fedrec.device.profile import signed_weights
 from fedrec.model import pack
 from fedrec.model.catalogue_files import read_catalogue

@@ -4,7 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fedrec.device.history import SCHEMA, Event, Kind
+from fedrec.device.event import Event, Kind
+from fedrec.device.history import SCHEMA
 from fedrec.errors import DataError
 from fedrec.population import source
 from fedrec.population.source import Population

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedrec.device import private_training
+from fedrec.device.event import NO_ITEM, Event, Kind
 from fedrec.device.examples import Examples, pieces
-from fedrec.device.history import NO_ITEM, Event, History, Kind
+from fedrec.device.history import History
 from fedrec.device.private_training import GridOptimizer, PrivateTraining
 from fedrec.errors import PrivacyRefusal, SpecError
 from fedrec.model.catalogue import Catalogue

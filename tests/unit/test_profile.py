@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedrec.device.history import Event, History, Kind
+from fedrec.device.event import Event, Kind
+from fedrec.device.history import History
 from fedrec.device.profile import Events, contexts, signed_weights
 from fedrec.model.adapter import TowerInputs
 from fedrec.spec import ProfileSpec

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedrec.device.history import Event, History, Kind
+from fedrec.device.event import Event, Kind
+from fedrec.device.history import History
 from fedrec.device.profile import Events, contexts
 from fedrec.device.training import queries_at
 from fedrec.errors import DataError, SpecError, WireError

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from fedrec.device.history import Event, Kind
+from fedrec.device.event import Event, Kind
 from fedrec.population.source import Population
 from fedrec.runs import Run
 from fedrec.study.baselines import random_scores

@@ -10,7 +10,8 @@ from fedrec.datasets import load, pieces, shards, synthetic
 from fedrec.datasets.dataset import Dataset, Stream
 from fedrec.datasets.detect import detect
 from fedrec.datasets.notes import Notes
-from fedrec.device.history import SCHEMA, Event, Kind
+from fedrec.device.event import Event, Kind
+from fedrec.device.history import SCHEMA
 from fedrec.errors import DataError, SpecError
 from fedrec.model.catalogue import Catalogue
 from fedrec.population import source

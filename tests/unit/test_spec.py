@@ -5,7 +5,7 @@ import tomllib
 import pytest
 from pydantic import ValidationError
 
-from fedrec.device.history import Kind
+from fedrec.device.event import Kind
 from fedrec.errors import SpecError
 from fedrec.settings import Section, merge
 from fedrec.spec import Plan

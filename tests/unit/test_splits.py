@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedrec.device.history import Event, Kind
+from fedrec.device.event import Event, Kind
 from fedrec.errors import DataError, SpecError
 from fedrec.population.source import Population
 from fedrec.study.splits import ItemSets, chosen, global_time, hide_items, leave_one_out, mentioned

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from fedrec.device import store as module
 from fedrec.device.act import Act, acts_of
-from fedrec.device.history import NO_ITEM, Kind
+from fedrec.device.event import NO_ITEM, Kind
 from fedrec.device.store import Store
 from fedrec.errors import DataError, RunError
 from fedrec.population.states import DeviceStates

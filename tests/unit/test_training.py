@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedrec.device.history import Event, History, Kind
+from fedrec.device.event import Event, Kind
+from fedrec.device.history import History
 from fedrec.device.profile import Events
 from fedrec.device.training import LocalTraining, trainable
 from fedrec.errors import DataError, WireError

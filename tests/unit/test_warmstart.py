@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedrec.datasets import load
-from fedrec.device.history import Event, History, Kind
+from fedrec.device.event import Event, Kind
+from fedrec.device.history import History
 from fedrec.device.profile import Events
 from fedrec.device.statistics import statistics
 from fedrec.device.training import queries_at

@@ -1,0 +1,1 @@
+"""The client inside an app: recommends on the device, offline, from the first second. Needs numpy and no torch."""
