@@ -1,6 +1,8 @@
 """Privacy-preserving federated recommendation: behaviour text stays on its device.
 
-Importing this package loads nothing else: each name below brings its module with it when it is first used.
+Importing this package loads nothing else: each name below brings its module with it when it is first used. Catalogue,
+Event, Kind, FedrecError, Recommender and AsyncRecommender are for apps and need nothing optional; the rest needs
+`fedrec[train]`.
 """
 
 from typing import TYPE_CHECKING
@@ -10,6 +12,8 @@ if TYPE_CHECKING:
     from fedrec.datasets.dataset import Dataset
     from fedrec.device.event import Event, Kind
     from fedrec.device.history import History
+    from fedrec.embed.asynchronous import AsyncRecommender
+    from fedrec.embed.recommender import Recommender
     from fedrec.errors import FedrecError
     from fedrec.model.catalogue import Catalogue
     from fedrec.population.simulate import Simulation
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AsyncRecommender",
     "Catalogue",
     "Dataset",
     "Event",
@@ -27,12 +32,14 @@ __all__ = [
     "Kind",
     "Plan",
     "Population",
+    "Recommender",
     "Simulation",
     "__version__",
     "load",
 ]
 
 _HOMES = {
+    "AsyncRecommender": "fedrec.embed.asynchronous",
     "Catalogue": "fedrec.model.catalogue",
     "Dataset": "fedrec.datasets.dataset",
     "Event": "fedrec.device.event",
@@ -41,6 +48,7 @@ _HOMES = {
     "Kind": "fedrec.device.event",
     "Plan": "fedrec.spec",
     "Population": "fedrec.population.source",
+    "Recommender": "fedrec.embed.recommender",
     "Simulation": "fedrec.population.simulate",
     "load": "fedrec.datasets",
 }
@@ -55,7 +63,15 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for one t
             return version("fedrec")
         if name not in _HOMES:
             raise AttributeError(f"module 'fedrec' has no attribute {name!r}")
-        return getattr(import_module(_HOMES[name]), name)
+        try:
+            return getattr(import_module(_HOMES[name]), name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("fedrec"):
+                raise
+            from fedrec.errors import RunError
+
+            remedy = 'Run: pip install "fedrec[train]"'
+            raise RunError(f"fedrec.{name} has what it needs", remedy=remedy, missing=error.name) from None
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

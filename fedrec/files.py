@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,15 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     os.replace(fresh, path)
     sync(path.parent)
+
+
+def settle(fresh: Path, place: Path) -> None:
+    """Give a folder of files its place, replacing whatever was there, once all of it is on the disk."""
+    for path in (*fresh.iterdir(), fresh):
+        sync(path)
+    shutil.rmtree(place, ignore_errors=True)
+    fresh.rename(place)
+    sync(place.parent)
 
 
 def sync(path: Path) -> None:

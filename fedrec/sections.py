@@ -1,4 +1,4 @@
-"""Settings of a plan that decide who is protected how; the other sections are in `fedrec.spec`."""
+"""Settings of a plan that decide who is protected how, and how a device reads its events; others: `fedrec.spec`."""
 
 from __future__ import annotations
 
@@ -85,3 +85,25 @@ class WarmSpec(Section):
 
     enabled: bool = False
     share: float = Field(0.8, gt=0, lt=1)
+
+
+class ProfileSpec(Section):
+    """How much each kind of event counts in a profile.
+
+    A rating r in [0, 1] multiplies its event by 1 + `rating` · (2r − 1): 0 ignores ratings, 2 lets
+    a bad one count against the item. `text` is the weight of an event's free text beside its item.
+    """
+
+    view: float = 0.5
+    click: float = 1.0
+    like: float = 1.5
+    rate: float = 1.0
+    search: float = 1.0
+    review: float = 1.0
+    skip: float = -0.5
+    rating: float = 0.0
+    text: float = 0.5
+
+    def kinds(self) -> tuple[float, ...]:
+        """Weights in the order of `Kind`."""
+        return (self.view, self.click, self.like, self.rate, self.search, self.review, self.skip)

@@ -17,6 +17,7 @@ from fedrec.errors import SpecError
 from fedrec.sections import AdaptiveSpec as AdaptiveSpec
 from fedrec.sections import InteractionSpec as InteractionSpec
 from fedrec.sections import PrivacySpec as PrivacySpec
+from fedrec.sections import ProfileSpec as ProfileSpec
 from fedrec.sections import SharesSpec as SharesSpec
 from fedrec.sections import WarmSpec as WarmSpec
 from fedrec.settings import Section, checked, merge, read_text
@@ -77,28 +78,6 @@ class ModelSpec(Section):
         if not self.decays or not all(0 <= decay <= 1 for decay in self.decays):
             raise ValueError("decays are numbers in [0, 1]: 0 keeps only the last event, 1 is the plain mean")
         return self
-
-
-class ProfileSpec(Section):
-    """How much each kind of event counts in a profile.
-
-    A rating r in [0, 1] multiplies its event by 1 + `rating` · (2r − 1): 0 ignores ratings, 2 lets
-    a bad one count against the item. `text` is the weight of an event's free text beside its item.
-    """
-
-    view: float = 0.5
-    click: float = 1.0
-    like: float = 1.5
-    rate: float = 1.0
-    search: float = 1.0
-    review: float = 1.0
-    skip: float = -0.5
-    rating: float = 0.0
-    text: float = 0.5
-
-    def kinds(self) -> tuple[float, ...]:
-        """Weights in the order of `Kind`."""
-        return (self.view, self.click, self.like, self.rate, self.search, self.review, self.skip)
 
 
 class TrainingSpec(Section):

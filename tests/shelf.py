@@ -1,6 +1,5 @@
 """Small packs for tests, a site that publishes them, and what a device fetches from it."""
 
-import hashlib
 import json
 import shutil
 from functools import cache
@@ -11,8 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedrec.errors import WireError
 from fedrec.model.catalogue import Catalogue
+from fedrec.model.encoder_files import ENCODER
+from fedrec.model.listed import listed
 from fedrec.model.pack import write_pack
-from fedrec.model.pack_format import FILES, MANIFEST, SIGNATURE, manifest_of
+from fedrec.model.pack_format import CATALOGUE, FILES, MANIFEST, PARQUET, SIGNATURE, manifest_of
 from fedrec.model.publish import publish, published_file
 from fedrec.privacy.statement import statements
 from fedrec.randomness import stream
@@ -21,7 +22,9 @@ from fedrec.task import Task
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 STRANGER = Ed25519PrivateKey.from_private_bytes(bytes([1]) * 32)
-FORMAT_1 = Path(__file__).parent / "packs" / "format1"  # written by the last code that wrote format 1
+FORMAT_1 = Path(__file__).parent / "packs" / "format1"  # each was written by the last code that wrote its format
+FORMAT_2 = Path(__file__).parent / "packs" / "format2"
+OLD_FILES = tuple(PARQUET if name == CATALOGUE else name for name in FILES)  # of both
 ALL = (MANIFEST, SIGNATURE, *FILES)
 
 TEXTS = ("A lighthouse keeper learns to sail", "Bread for slow mornings", "The clockmaker's last winter")
@@ -50,11 +53,23 @@ def _built(place, seed):
     return place / str(seed)
 
 
-def published(packs, seeds, key=KEY, keep=3):
+def published(packs, seeds, key=KEY, keep=3, encoder=None):
     """Publish one version for each seed; gives the last one's number."""
     built = [_built(packs.parent / ".built", seed) for seed in seeds]
     copies = [lambda folder, of=of: shutil.copytree(of, folder, dirs_exist_ok=True) for of in built]
-    return [publish(packs, copy, key, keep=keep) for copy in copies][-1]
+    return [publish(packs, copy, key, keep=keep, encoder=encoder) for copy in copies][-1]
+
+
+def encoder(folder, seed=0, **changes):
+    """An exported text encoder, different for each seed: packs carry it and look at its list, not at what it does."""
+    folder.mkdir(parents=True)
+    draw = stream(seed, "encoder")
+    held = {"encoder.onnx": draw.bytes(5000), "vocab.txt": b"[PAD]\n[UNK]\nsea\n"}
+    for name, content in held.items():
+        (folder / name).write_bytes(content)
+    about = {"files": {name: listed(content) for name, content in held.items()}, "tokens": 64} | changes
+    (folder / ENCODER).write_text(json.dumps(about))
+    return folder
 
 
 def fetch_of(packs, size=1 << 12, asked=None):
@@ -75,9 +90,8 @@ def fetch_of(packs, size=1 << 12, asked=None):
 def claim(folder, key=KEY, **changes):
     """What a site with a bug, or with bad intentions, signs: the manifest as it is now, with `changes`."""
     about = json.loads((folder / MANIFEST).read_bytes()) | changes
-    for name in FILES:
-        content = (folder / name).read_bytes()
-        about["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    for name in about["files"]:
+        about["files"][name] = listed((folder / name).read_bytes())
     manifest = manifest_of(about)
     (folder / MANIFEST).write_bytes(manifest)
     (folder / SIGNATURE).write_bytes(key.sign(manifest))

@@ -16,6 +16,12 @@ ROOT = Path(__file__).parents[1]
 CLIENT_MACHINE = {"fedrec.deploy.folder", "fedrec.deploy.host"}  # the rest of a deployment is the server's
 PILLARS = {f"fedrec.privacy.{name}" for name in ("clipping", "noise", "sampling", "accounting")}
 HEAVY = {"torch", "flwr", "ray", "pandas", "transformers", "peft", "opacus", "pyarrow", "scipy", "matplotlib"}
+CORE = {"fedrec", "numpy", "cryptography", "pydantic", "safetensors", "httpx"}  # the packages that an app gets
+BROUGHT = {  # what those bring along
+    "_cffi_backend", "annotated_types", "anyio", "certifi", "cffi", "h11", "httpcore", "idna", "pycparser",
+    "pydantic_core", "sniffio", "typing_extensions", "typing_inspection",
+}  # fmt: skip
+ONLINE = {f"fedrec.embed.{name}" for name in ("contribute", "stay", "sync")}  # when the owner of a device asks them
 DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson"}
 DRAWS_IN_PLACE = {"normal_", "uniform_", "random_", "bernoulli_", "exponential_"}
 
@@ -80,9 +86,15 @@ def flower_stays_outside(module: Module) -> list[str]:
 
 
 def databases_are_history_and_ledgers(module: Module) -> list[str]:
-    known = ("fedrec.device.history", "fedrec.device.store", "fedrec.deploy.roster")
-    allowed = module.name in known or module.name.endswith("ledger")
+    store = {f"fedrec.device.{name}" for name in ("contents", "database", "forgetting", "store")}
+    allowed = module.name in store | {"fedrec.deploy.roster"} or module.name.endswith("ledger")
     return [] if allowed else reaches(module, "sqlite3")
+
+
+def apps_are_offline(module: Module) -> list[str]:
+    network = ("httpx", "httpcore", "http", "urllib.request", "socket", "ssl")
+    outside = (*network, "fedrec.deploy.enrol", "fedrec.exchange.line")
+    return reaches(module, *outside) if module.inside("fedrec.embed") and module.name not in ONLINE else []
 
 
 def imports_are_absolute(module: Module) -> list[str]:
@@ -90,9 +102,12 @@ def imports_are_absolute(module: Module) -> list[str]:
 
 
 def randomness_is_an_argument(module: Module) -> list[str]:
-    """No global generator of numpy, torch or Python; `default_rng` in one place; noise may make its own bits."""
+    """No global generator of numpy, torch or Python; `default_rng` in one place; noise may make its own bits.
+
+    What a person is shown for a change is no experiment that somebody repeats: a ranker may ask the system for bits.
+    """
     allowed = {"Generator"}
-    allowed |= {"default_rng"} if module.name == "fedrec.randomness" else set()
+    allowed |= {"default_rng"} if module.name in ("fedrec.randomness", "fedrec.embed.ranker") else set()
     allowed |= {"PCG64", "SeedSequence"} if module.name == "fedrec.privacy.noise" else set()
     found = [f"import {name}" for name in reaches(module, "random", "torch.random")]
     found += [
@@ -167,6 +182,10 @@ CRACKS: list[tuple[Wall, str, str]] = [
     (flower_stays_outside, "simulations.new", "import flwr"),
     (flower_stays_outside, "fedrec.cli.new", "def late():\n    from flwr.app import Message"),
     (databases_are_history_and_ledgers, "fedrec.population.new", "import sqlite3"),
+    (databases_are_history_and_ledgers, "fedrec.embed.store", "import sqlite3"),
+    (apps_are_offline, "fedrec.embed.new", "def late():\n    import httpx"),
+    (apps_are_offline, "fedrec.embed.recommender", "from fedrec.deploy.enrol import fetch"),
+    (apps_are_offline, "fedrec.embed.new", "from socket import create_connection"),
     (imports_are_absolute, "fedrec.device.new", "from .history import History"),
     (randomness_is_an_argument, "fedrec.new", "np.random.seed(0)"),
     (randomness_is_an_argument, "fedrec.new", "draw = np.random.normal"),
@@ -193,7 +212,10 @@ SOUND: list[tuple[Wall, str, str]] = [
     (pillars_stand_apart, "fedrec.privacy.accounting", "from fedrec.privacy.terms import Relation"),
     (flower_stays_outside, "server.app", "from flwr.app import Context"),
     (flower_stays_outside, "simulations.benchmarks.peer", "from flwr.clientapp import ClientApp"),
-    (databases_are_history_and_ledgers, "fedrec.device.history", "import sqlite3"),
+    (databases_are_history_and_ledgers, "fedrec.device.store", "import sqlite3"),
+    (databases_are_history_and_ledgers, "fedrec.device.store", "import sqlite3"),
+    (apps_are_offline, "fedrec.embed.sync", "import httpx"),
+    (apps_are_offline, "fedrec.embed.recommender", "from fedrec.embed import sync"),
     (randomness_is_an_argument, "fedrec.new", "from numpy.random import Generator\nrng.normal()\nstream(0).choice(3)"),
     (randomness_is_an_argument, "fedrec.new", "def f(rng: np.random.Generator): return torch.randn(3, generator=g)"),
     (randomness_is_an_argument, "fedrec.new", "with torch.random.fork_rng(devices=[]):\n    pass"),
@@ -265,6 +287,27 @@ def test_privacy_loads_no_network_no_model_and_no_person():
 )  # fmt: skip
 def test_asking_what_fedrec_is_loads_nothing_heavy(code):
     assert not loaded(code) & HEAVY
+
+
+def foreign(names: set[str]) -> set[str]:
+    """What is neither Python's own nor among the packages that an app installs; some environments have finders."""
+    tops = {name.partition(".")[0] for name in names}
+    theirs = tops - set(sys.stdlib_module_names) - CORE - BROUGHT
+    ours = ("__main__", "__editable__", "_distutils_hack", "_cython_", "_openssl", "_sysconfigdata", "_virtualenv")
+    return {name for name in theirs if not name.startswith(ours) and name != "cython_runtime"}
+
+
+def test_an_app_loads_no_more_than_it_installs():
+    names = ("Recommender", "AsyncRecommender", "Kind", "Event", "Catalogue", "FedrecError")
+    found = loaded(f"{importing('fedrec.embed')}\nfrom fedrec import {', '.join(names)}")
+    assert (foreign(found), found & HEAVY) == (set(), set())
+
+
+@pytest.mark.parametrize("name", ["pyarrow", "onnxruntime", "typer", "planted_elsewhere"])
+def test_a_planted_package_is_found(tmp_path, name):
+    (tmp_path / "planted_elsewhere.py").touch()
+    (tmp_path / "planted.py").write_text(f"import {name}\n")
+    assert foreign(loaded("import fedrec.embed.page, planted", tmp_path)) >= {name, "planted"}
 
 
 def test_a_planted_detour_is_found(tmp_path):

@@ -12,6 +12,7 @@ from fedrec.cli.audit import audit
 from fedrec.cli.client import client
 from fedrec.cli.data import data
 from fedrec.cli.doctor import doctor
+from fedrec.cli.export import export
 from fedrec.cli.ledger import ledger
 from fedrec.cli.plan import plan
 from fedrec.cli.runs import runs
@@ -35,6 +36,7 @@ app.command()(report)
 app.command()(plan)
 app.command()(doctor)
 app.command()(audit)
+app.command()(export)
 app.add_typer(data)
 app.add_typer(runs)
 app.add_typer(ledger)

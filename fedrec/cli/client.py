@@ -130,7 +130,7 @@ def forget(
     if everything is (item is not None or before is not None):
         raise SpecError("what to forget is said", remedy="Give --item, --before or both, or --all.")
     with DeviceFolder(folder).events() as store:
-        count = store.forget(item=item, before=_midnight(before) if before else None)
+        count = store.forget(item=item, before=_midnight(before) if before else None, everything=everything)
         typer.echo(f"forgot {count:,} events; the device has {len(store):,}")
 
 

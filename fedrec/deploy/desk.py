@@ -53,8 +53,7 @@ class Desk:
             Route("/fedrec/v1/ca", self._authority),
             Route("/fedrec/v1/enrol", self._enrol, methods=["POST"]),
             Route("/fedrec/v1/task/{name}", self._task),
-            Route("/fedrec/v1/pack/latest", self._latest),
-            Route("/fedrec/v1/pack/{version}/{name}", self._pack),
+            Route("/fedrec/v1/pack/{name:path}", self._pack),
             Route("/fedrec/v1/bell", self._ring),
         ]
         app = Starlette(routes=routes)
@@ -118,12 +117,9 @@ class Desk:
         name = request.path_params["name"]
         return _file(places[name] / name) if name in places else _refusal(404, "a task has no such file")
 
-    async def _latest(self, request: Request) -> Response:
-        return _file(self.site.packs / "latest")
-
     async def _pack(self, request: Request) -> Response:
         # The door lets no `..` through; what a pack has is decided where packs are published all the same.
-        found = published_file(self.site.packs, "{version}/{name}".format_map(request.path_params))
+        found = published_file(self.site.packs, request.path_params["name"])
         return _file(found) if found else _refusal(404, "there is no such pack")
 
     async def _ring(self, request: Request) -> Response:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +14,13 @@ from typing import Any
 from pydantic import Field
 
 from fedrec.deploy.identity import CARD
+from fedrec.deploy.lock import held, holder
 from fedrec.device.policy import Policy
 from fedrec.device.store import Store
 from fedrec.errors import DataError, RunError
 from fedrec.files import write_atomic
 from fedrec.privacy.device_ledger import DeviceLedger
-from fedrec.privacy.entries import Seat, Standing
+from fedrec.privacy.entries import Standing
 from fedrec.settings import Section, checked, read_text
 
 AUTHORITY, TASK, POLICY = "ca.pem", "task", "policy.toml"
@@ -91,31 +90,13 @@ class DeviceFolder:
         self.check()
         return Store(self.path / EVENTS)
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> AbstractContextManager[None]:
         """Be the process that runs the device, as long as this lasts; it is on file by its id."""
-        file = os.open(self.path / RUNNING, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            if not _locked(file, fcntl.LOCK_EX):
-                raise RunError("one process runs a device", remedy="`fedrec client stop` ends it.",
-                               path=str(self.path), process=_number(file))  # fmt: skip
-            os.ftruncate(file, 0)
-            os.pwrite(file, b"%d\n" % os.getpid(), 0)
-            yield
-            os.ftruncate(file, 0)
-        finally:
-            os.close(file)
+        return held(self.path / RUNNING, "one process runs a device", "`fedrec client stop` ends it.")
 
     def process(self) -> int | None:
         """The id of the process that runs the device."""
-        try:
-            file = os.open(self.path / RUNNING, os.O_RDONLY)
-        except FileNotFoundError:
-            return None
-        try:
-            return None if _locked(file, fcntl.LOCK_SH) else _number(file)
-        finally:
-            os.close(file)
+        return holder(self.path / RUNNING)
 
     def ended(self, patience: float) -> bool:
         """Whether nobody runs the device, at the latest after `patience` seconds."""
@@ -159,12 +140,7 @@ def spending(standing: Standing, task: str) -> dict[str, Any]:
     if seat is None:
         return {"participations": 0, "left": None, "spent": []}
     spent = [{**asdict(one), "text": str(one)} for one in seat.terms.most.guarantees(seat.spent)]
-    return {"participations": sum(seat.used), "left": _left(seat), "spent": spent}
-
-
-def _left(seat: Seat) -> int:
-    spans = sum(span.participations - used for span, used in zip(seat.terms.spans, seat.used, strict=True))
-    return min(spans, seat.terms.most.participations - sum(seat.used))
+    return {"participations": sum(seat.used), "left": seat.left, "spent": spent}
 
 
 def _below(path: Path) -> list[Path]:
@@ -175,16 +151,3 @@ def _below(path: Path) -> list[Path]:
         rule = "a device's folder has a device.json, or has folders that do"
         raise RunError(rule, remedy=_ENROL, path=str(path))
     return found
-
-
-def _locked(file: int, how: int) -> bool:
-    try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _number(file: int) -> int:
-    """The process id in a file; 0 while it is being written."""
-    return int(os.pread(file, 32, 0).strip() or 0)

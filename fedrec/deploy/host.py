@@ -9,7 +9,7 @@ import json
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.client import HTTPException, HTTPSConnection
@@ -34,6 +34,7 @@ from fedrec.exchange.duty import run_nodes
 from fedrec.exchange.fleet import Node
 from fedrec.exchange.line import Line
 from fedrec.exchange.masks import Disguise, Enrolled
+from fedrec.exchange.outlet import Permit
 from fedrec.privacy.device_ledger import DeviceLedger
 from fedrec.rounds.aggregate import Turn
 from fedrec.task import Task
@@ -44,7 +45,7 @@ REFUSED, FAILED = "refused", "failed"
 _LOG = logging.getLogger(__name__)
 _RING = "/fedrec/v1/bell?after={}"
 _LONGEST = 40.0  # seconds; the server answers after 25
-_KEPT = 64 << 20  # bytes of messages that many devices of a process get: the model
+KEPT = 64 << 20  # bytes of messages that many devices of a process get: the model
 _OFTEN = 30.0  # seconds between two looks for a newer model
 PACKS = "packs"
 _PAUSES = (1000, 5000)  # milliseconds until the bell of a server that is away is listened for again
@@ -131,22 +132,26 @@ class Hosted:
 
 
 class Bell:
-    """The server's bell: a call returns when it rang, or after a while."""
+    """The server's bell, heard where `permit` allows it: a call returns when it rang or after a while, and which."""
 
-    def __init__(self, server: str, authority: bytes, stop: Event) -> None:
+    def __init__(self, server: str, authority: bytes, stop: Event, *, permit: Permit = nullcontext) -> None:
         at = urlsplit(server)
         self._host, self._port = str(at.hostname), at.port or 443
-        self._trust, self._stop, self._rung = trusting(authority), stop, 0
+        self._trust, self._stop, self._rung, self._permit = trusting(authority), stop, 0, permit
 
-    def __call__(self) -> None:
+    def __call__(self) -> bool:
         """Wait for it. Where it cannot be heard, wait a moment of one's own: not all shall come back at once."""
         line = HTTPSConnection(self._host, self._port, timeout=_LONGEST, context=self._trust)
         try:
-            line.request("GET", _RING.format(self._rung))
-            self._rung = int(json.loads(line.getresponse().read(1024))["bell"])
+            line.connect()
+            with self._permit():
+                line.request("GET", _RING.format(self._rung))
+            before, self._rung = self._rung, int(json.loads(line.getresponse().read(1024))["bell"])
+            return self._rung != before
         except (OSError, HTTPException, ValueError, KeyError, TypeError):
             low, high = _PAUSES
             self._stop.wait((low + secrets.randbelow(high - low)) / 1000)
+            return True
         finally:
             line.close()
 
@@ -188,10 +193,10 @@ def plain(error: Exception) -> str:
 
 def _opened(folder: DeviceFolder, works: dict[str, Work], own: ExitStack) -> Hosted:
     """A device, on the terms of its owner; whoever refuses has written no entry into its ledger."""
-    with _usable(folder):
+    with usable(folder):
         own.enter_context(folder.running())
         try:
-            identity, policy, work = Identity.read(folder.path), folder.policy, _work(folder, works)
+            identity, policy, work = Identity.read(folder.path), folder.policy, work_of(folder, works)
             store = own.enter_context(folder.events())
             store.check()
             ledger = None
@@ -206,7 +211,7 @@ def _opened(folder: DeviceFolder, works: dict[str, Work], own: ExitStack) -> Hos
     return hosted
 
 
-def _work(folder: DeviceFolder, works: dict[str, Work]) -> Work:
+def work_of(folder: DeviceFolder, works: dict[str, Work]) -> Work:
     """The folder's task; one that is open already is not opened again."""
     promised = folder.enrolment.task
     if promised not in works:
@@ -227,9 +232,9 @@ def _site(hosted: Hosted) -> tuple[str, str]:
 def _on_duty(hosted: Sequence[Hosted], stop: Event, told: Told) -> Iterator[None]:
     """The devices of one site, answering over one line."""
     server, authority = hosted[0].folder.enrolment.server, hosted[0].folder.authority
-    line, crashed = Line(_address(server), authority, keep=_KEPT), list[Exception]()
+    line, crashed = Line(address_of(server), authority, keep=KEPT), list[Exception]()
     nodes = {
-        Node(_address(server), each.identity.key, authority, number=each.folder.node, line=line): each
+        Node(address_of(server), each.identity.key, authority, number=each.folder.node, line=line): each
         for each in hosted
     }  # fmt: skip
 
@@ -276,13 +281,15 @@ def _keep_packs(folder: DeviceFolder, stop: Event) -> None:
         stop.wait(_OFTEN)
 
 
-def _address(server: str) -> str:
+def address_of(server: str) -> str:
+    """The "host:port" of a server's https address."""
     at = urlsplit(server)
     return at.netloc if at.port else f"{at.netloc}:443"
 
 
 @contextmanager
-def _usable(folder: DeviceFolder) -> Iterator[None]:
+def usable(folder: DeviceFolder) -> Iterator[None]:
+    """Say in words that a disk does not let a device's folder be used."""
     try:
         yield
     except OSError as error:

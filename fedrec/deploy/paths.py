@@ -27,7 +27,8 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*"
 # Method and target, in what Python's and nginx's regular expressions have in common.
 FLEET = rf"POST /v1/fleet/(?:{'|'.join(_CALLS)})"
 ENROL = r"POST /fedrec/v1/enrol"
-LOOK = rf"GET /fedrec/v1/(?:ca|bell|bell\?after=[0-9]{{1,15}}|task/{_NAME}|pack/latest|pack/{_NAME}/{_NAME})"
+_PACK = rf"pack/(?:latest|{_NAME}/{_NAME}|encoders/[0-9a-f]{{64}}/{_NAME})"
+LOOK = rf"GET /fedrec/v1/(?:ca|bell|bell\?after=[0-9]{{1,15}}|task/{_NAME}|{_PACK})"
 
 # Who speaks (flwr-public-key …), in what format, with which version; not the tokens of other parts of Flower.
 FLEET_HEADERS = (

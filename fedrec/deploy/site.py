@@ -231,6 +231,12 @@ class Site:
         return self.path / "packs"
 
     @property
+    def encoder(self) -> Path | None:
+        """The exported text encoder that packs are published with, `encoder/`; None without one."""
+        folder = self.path / "encoder"
+        return folder if folder.is_dir() else None
+
+    @property
     def state(self) -> Path:
         """Small files for operators."""
         return self.path / "state"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import json
 import logging
 import os
@@ -11,15 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedrec.deploy.certificates import CA, SERVER, SERVER_KEY
+from fedrec.deploy.lock import held, holder
 from fedrec.deploy.logs import note
 from fedrec.deploy.site import Site
-from fedrec.errors import RunError
 from fedrec.exchange.superlink import SuperLink
 from fedrec.files import write_atomic
 
@@ -120,7 +118,7 @@ def supervise(site: Site, told: Callable[[str], None] = lambda line: None) -> No
         nonlocal stopping
         stopping = True
 
-    with _alone(site):
+    with held(_lock(site), "one supervisor runs a site", "`fedrec server stop` ends it."):
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, stop)
         site.path.joinpath("flower").mkdir(mode=0o700, exist_ok=True)
@@ -147,34 +145,7 @@ def _keep(site: Site, counts: dict[str, int]) -> None:
 
 def process_of(site: Site) -> int | None:
     """The id of the supervisor that runs the site; None if nobody does."""
-    try:
-        file = os.open(_lock(site), os.O_RDWR)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None
-    except BlockingIOError:
-        return int(os.pread(file, 32, 0).strip() or 0)
-    finally:
-        os.close(file)
-
-
-@contextmanager
-def _alone(site: Site) -> Iterator[None]:
-    file = os.open(_lock(site), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        remedy = "`fedrec server stop` ends it."
-        raise RunError("one supervisor runs a site", remedy=remedy, path=str(site.path)) from None
-    try:
-        os.ftruncate(file, 0)
-        os.pwrite(file, b"%d\n" % os.getpid(), 0)
-        yield
-    finally:
-        os.close(file)
+    return holder(_lock(site))
 
 
 def _lock(site: Site) -> Path:

@@ -12,8 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from fedrec.model.publish import latest, publish
 from fedrec.privacy.statement import Statement, statements, written
 from fedrec.runs import Run
 from fedrec.task import Task
+from fedrec.threads import every
 
 _BEAT = 5.0  # seconds between two signs of life
 _WEEKS = 6e7  # seconds: devices may take as long to come as they like
@@ -89,23 +89,6 @@ class Board:
             content = json.dumps(self._now | {"beat": time.time()})
             write_atomic(self._site.state / "round.json", content.encode())
 
-    @contextmanager
-    def beating(self) -> Iterator[None]:
-        """Signs of life from a thread."""
-        done = threading.Event()
-
-        def beats() -> None:
-            while not done.wait(_BEAT):
-                self.beat()
-
-        thread = threading.Thread(target=beats, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-
     def _public(self, number: int) -> bool:
         privacy = self._task.privacy
         if privacy is None or not 1 <= number <= privacy.rounds:
@@ -126,7 +109,7 @@ def train(site: Site) -> None:
         board.finished(progress)
         note(_LOG, "a round is over", {"round": progress.round})
 
-    with run.locked(), Roster(site.roster, spec.seats) as roster, board.beating():
+    with run.locked(), Roster(site.roster, spec.seats) as roster, every(_BEAT, board.beat):
         last = task.plan.rounds
         if not run.over(task):
             _go_on(site, task, roster, board, observe, begun=run.checkpoint(task) is not None)
@@ -194,7 +177,7 @@ def publish_model(site: Site, task: Task, *, after: int = 0) -> int:
     def build(folder: Path) -> None:
         write_pack(folder, task, shared, claims, round=number)
 
-    return publish(site.packs, build, site.signing, keep=site.spec.packs, after=after)
+    return publish(site.packs, build, site.signing, keep=site.spec.packs, after=after, encoder=site.encoder)
 
 
 def claims_of(task: Task, head: str = "") -> tuple[Statement, ...]:

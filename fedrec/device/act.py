@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fedrec.device.history import History
 
 _TIMES = 2**63
+_HEAVIEST = float(2**127)  # more would be infinite in single precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class Act:
         for rule, kept in (
             ("an event is about an item or holds a text", bool(self.item or self.text.strip())),
             ("ids and texts are made of characters", _encodes(self.item + self.text)),
-            ("the weight of an event is a number ≥ 0", 0 <= self.weight < math.inf),
+            ("the weight of an event is a number ≥ 0", 0 <= self.weight <= _HEAVIEST),
             ("a rating lies in [0, 1]", math.isnan(self.rating) or 0 <= self.rating <= 1),
             ("a time is in Unix seconds", -_TIMES <= self.time < _TIMES),
         ):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fedrec.device.participation import Participation
 from fedrec.device.policy import Policy
+from fedrec.device.recall import history_of
 from fedrec.device.rounds import DeviceRounds, Holding
 from fedrec.device.store import Store
 from fedrec.errors import RunError
@@ -126,7 +127,7 @@ class Member:
         task, rounds, forgets = self.work.task, self.work.rounds, self.store.forgets
         kept = self.store.before(task.hash, number)
         embedding = np.zeros(task.plan.model.dim, np.float32) if kept is None else kept
-        holding = Holding(self.store.history(task.catalogue.rows), task.plan.profile, self.work.texts)
+        holding = Holding(history_of(self.store, task.catalogue.rows), task.plan.profile, self.work.texts)
         outcome = rounds.round(number, (shared, embedding), holding, rounds.coins(self.client, number))
         self.store.keep(task.hash, number, outcome.embedding, forgets=forgets)
         return outcome.delta

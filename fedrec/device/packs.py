@@ -5,38 +5,37 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from fedrec.errors import DataError, FedrecError, RunError, WireError
-from fedrec.files import sync, write_atomic
-from fedrec.model.pack_files import MOST, Pack, read_pack, signed_manifest, verify_pack
+from fedrec.device.download import Fetch as Fetch
+from fedrec.device.download import begin, complete, head
+from fedrec.errors import DataError, FedrecError, RunError
+from fedrec.files import settle, write_atomic
+from fedrec.model.encoder_files import ENCODER, EncoderInfo, encoder_in, remove_encoders, verify_encoder
+from fedrec.model.listed import MOST
+from fedrec.model.pack_files import Pack, read_manifest, read_pack, signed_manifest, verify_pack
 from fedrec.model.pack_format import (
+    ENCODERS,
     LATEST,
     MANIFEST,
     MANIFEST_MOST,
     SIGNATURE,
     SIGNATURE_BYTES,
-    Listed,
     PackInfo,
     version_of,
     versions,
 )
 
-Fetch = Callable[[str], Iterator[bytes]]
-"""`latest` or `VERSION/FILE` → bytes, piece by piece. Has timeouts of its own; raises `OSError` or `FedrecError`."""
-
 STATE = "packs.json"
 
 _REMEMBERED = 20  # refusals
-_LATER = "Try again: what is complete is kept."
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Packs:
     """The packs of one site in a folder of a device, which several processes may share.
 
     A version is used once its signature, its hashes and its tensors are right, and it is newer than the current one.
-    What was refused, and why, is in packs.json. `most` bounds the bytes of a pack.
+    What was refused, and why, is in packs.json. `most` bounds the bytes of a pack, and those of a text encoder.
     """
 
     folder: Path
@@ -89,6 +88,10 @@ class Packs:
                 return pack
         return None
 
+    def encoder(self, pack: Pack) -> Path | None:
+        """The folder of the whole text encoder that `pack` names; None if it names none, or has lost it."""
+        return encoder_in(self.folder, pack.reader)
+
     def offer(self, fetch: Fetch, *, older: bool = False) -> PackInfo | None:
         """Take the site's latest pack if it is not the current one; None if there is nothing new.
 
@@ -106,12 +109,12 @@ class Packs:
             raise RunError("the folder of packs can be written", remedy=remedy, path=where, reason=reason) from None
 
     def _offered(self, fetch: Fetch, *, older: bool) -> PackInfo | None:
-        version = version_of(_bounded(fetch, LATEST, 32))
+        version = version_of(head(fetch, LATEST, 32))
         if version is None:
             return None
         good = self._good()
         state = self._state()
-        if version == state.current and version in good:
+        if version == state.current and version in good and not self._lacks_encoder(version):
             return None
         try:
             if version < state.current and not older:
@@ -132,22 +135,35 @@ class Packs:
         _check_version(info, version, digest)
         if info.size is None or info.size > self.most:
             raise DataError("a pack is no larger than its reader allows", bytes=info.size, most=self.most)
+        if info.text.encoder and encoder_in(self.folder, info.text.encoder) is None:
+            self._take_encoder(fetch, info.text.encoder)
         if self._checked(version, info.digest) is None:  # it may be the one before, or one whose taking was cut short
             return info
-        _begin(incoming, manifest, signature)
-        for name, listed in info.files.items():
-            if not _is_there(incoming / name, listed):
-                _receive(fetch, f"{version}/{name}", incoming / name, listed)
+        begin(incoming, {MANIFEST: manifest, SIGNATURE: signature})
+        complete(fetch, str(version), incoming, info.files)
         verify_pack(incoming, self.key, most=self.most)
-        sync(incoming)
-        shutil.rmtree(place, ignore_errors=True)
-        incoming.rename(place)
-        sync(self.folder)
+        settle(incoming, place)
         return info
 
+    def _take_encoder(self, fetch: Fetch, digest: str) -> None:
+        """The encoder called `digest`, verified and in its place; like a pack's files, what is complete is kept."""
+        name = f"{ENCODERS}/{digest}"
+        content = head(fetch, f"{name}/{ENCODER}", MANIFEST_MOST)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise DataError("an encoder is called by its hash", file=f"{name}/{ENCODER}")
+        info = EncoderInfo.of(content)
+        if info.size > self.most:
+            raise DataError("an encoder is no larger than its reader allows", bytes=info.size, most=self.most)
+        (self.folder / ENCODERS).mkdir(exist_ok=True)
+        incoming = self.folder / ENCODERS / ".incoming"
+        begin(incoming, {ENCODER: content})
+        complete(fetch, name, incoming, info.files)
+        verify_encoder(incoming, digest=digest, most=self.most)
+        settle(incoming, self.folder / name)
+
     def _head(self, fetch: Fetch, version: int) -> tuple[bytes, bytes]:
-        manifest = _bounded(fetch, f"{version}/{MANIFEST}", MANIFEST_MOST)
-        return manifest, _bounded(fetch, f"{version}/{SIGNATURE}", SIGNATURE_BYTES)
+        manifest = head(fetch, f"{version}/{MANIFEST}", MANIFEST_MOST)
+        return manifest, head(fetch, f"{version}/{SIGNATURE}", SIGNATURE_BYTES)
 
     def _good(self) -> dict[int, str]:
         """The kept packs that are whole; damage is noted."""
@@ -169,13 +185,21 @@ class Packs:
             return error
         return None
 
+    def _lacks_encoder(self, version: int) -> bool:
+        """Whether a good pack names an encoder that is not there."""
+        digest = read_manifest(self.folder / str(version), self.key).text.encoder
+        return bool(digest) and encoder_in(self.folder, digest) is None
+
     def _keep(self, info: PackInfo, good: dict[int, str]) -> None:
-        """Make `info` current and the newest good one its deputy; nothing else stays."""
+        """Make `info` current and the newest good one its deputy; nothing else stays but the encoders of both."""
+        good = {version: digest for version, digest in good.items() if version != info.version}
         kept = {info.version: info.digest} | dict(list(good.items())[:1])
         self._write(replace(self._state(), kept=kept))
+        named = {read_manifest(self.folder / str(version), self.key).text.encoder for version in kept}
         for path in self.folder.iterdir():
-            if path.is_dir() and path.name not in map(str, kept):
+            if path.is_dir() and path.name not in {*map(str, kept), ENCODERS}:
                 shutil.rmtree(path, ignore_errors=True)
+        remove_encoders(self.folder, named)
 
     def _state(self) -> _State:
         try:
@@ -225,58 +249,3 @@ def _check_version(info: PackInfo, version: int, digest: str) -> None:
 
 def _refusal(version: int, reason: str) -> Refusal:
     return Refusal(version, reason, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-
-
-def _begin(incoming: Path, manifest: bytes, signature: bytes) -> None:
-    """A folder for these files: what is left of the same pack, or an empty one."""
-    with suppress(OSError):
-        if (incoming / MANIFEST).read_bytes() == manifest and (incoming / SIGNATURE).read_bytes() == signature:
-            return
-    shutil.rmtree(incoming, ignore_errors=True)
-    incoming.mkdir()
-    write_atomic(incoming / SIGNATURE, signature)
-    write_atomic(incoming / MANIFEST, manifest)
-
-
-def _is_there(path: Path, listed: Listed) -> bool:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == listed.sha256
-    except OSError:
-        return False
-
-
-def _receive(fetch: Fetch, name: str, path: Path, listed: Listed) -> None:
-    """Write one file as it arrives; it gets its name when its bytes are the listed ones."""
-    part, digest = path.with_name(".part"), hashlib.sha256()
-    expected = listed.bytes or 0  # only format 1 does not say, and nobody signed that
-    with part.open("wb") as file:
-        for piece in _pieces(fetch, name, expected):
-            digest.update(piece)
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-        length = file.tell()
-    if length < expected:
-        raise WireError("a file arrives whole", remedy=_LATER, file=name, bytes=length, expected=expected)
-    if digest.hexdigest() != listed.sha256:
-        remedy = "Try again; if it comes back, the site's files are damaged."
-        raise DataError("a file has the hash that the manifest names", remedy=remedy, file=name)
-    os.replace(part, path)
-
-
-def _bounded(fetch: Fetch, name: str, most: int) -> bytes:
-    return b"".join(_pieces(fetch, name, most))
-
-
-def _pieces(fetch: Fetch, name: str, most: int) -> Iterator[bytes]:
-    """What arrives, as long as it is no more than it should be."""
-    arrived = 0
-    try:
-        for piece in fetch(name):
-            arrived += len(piece)
-            if arrived > most:
-                raise DataError("a file is no longer than it should be", file=name, most=most)
-            yield piece
-    except OSError as error:
-        raise WireError("a file arrives whole", remedy=_LATER, file=name, reason=type(error).__name__) from None

@@ -24,7 +24,6 @@ from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.sampling import Cyclic
 from fedrec.privacy.terms import Budget, Mode, Relation
 
-_NEEDED = {"opacus"}  # among the optional packages: DP-SGD on devices
 _LEAST_FREE = 2**28  # bytes: a run's checkpoints, ledgers and pack, with room to spare
 _DRIFT = 2.0  # seconds between the clock and the file system's
 _DAY = 86_400
@@ -39,7 +38,7 @@ def versions() -> Iterator[Finding]:
     yield Finding(
         name="versions", code="P02", ok=bool(needed) and not wrong,
         seen="; ".join(wrong) or f"{len(needed)} packages within their ranges",
-        remedy="Install fedrec again: pip install --upgrade fedrec.",
+        remedy='Install fedrec again: pip install --upgrade "fedrec[train]".',
     )  # fmt: skip
 
 
@@ -144,8 +143,7 @@ def _refused(device: str) -> str:
 
 
 def _applies(one: Requirement) -> bool:
-    optional = one.marker is not None and not one.marker.evaluate({"extra": ""})
-    return not optional or one.name in _NEEDED
+    return one.marker is None or one.marker.evaluate({"extra": "train"})
 
 
 def _misfit(one: Requirement) -> str:

@@ -25,7 +25,10 @@ class Cause:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why an item has its score: all causes, the largest first, as a sentence, and the words of its text that matter."""
+    """Why an item has its score: all causes, the largest first, and as a sentence.
+
+    `words` of its text matter most; `explain` finds them, `Pick.why` does not: they cost a reading each.
+    """
 
     causes: tuple[Cause, ...]
     sentence: str

@@ -107,11 +107,12 @@ class Conversation:
         self._unsent: list[tuple[int, Message]] = []
         self._again, self._again_at = set(self._open), 0.0
         self._broken, self._broke_at = False, float("-inf")
+        self._took = 0.0  # seconds of the last look
 
     def replies(self, pause: float) -> Iterator[Message]:
         """Replies as they come. `pause` is the first between two looks, in seconds; longer ones follow."""
         longer = pause
-        while self._open and (began := time.monotonic()) < self._until:
+        while self._open and time.monotonic() < self._until:
             came = False
             try:
                 for reply in self._turn():
@@ -121,14 +122,16 @@ class Conversation:
                 _LOG.warning("the SuperLink is out of order: %s", error)
                 self._broken, self._broke_at = True, time.monotonic()
             longer = pause if came else min(1.3 * longer, _LONGEST)
-            # A look costs the SuperLink what it takes: nodes have to get their turn.
-            rest = longer if came else max(longer, 2 * (time.monotonic() - began))
             if self._open:
+                # A look costs the SuperLink what it takes: nodes have to get their turn.
+                rest = max(longer, 2 * self._took)
                 time.sleep(max(0.0, min(rest, self._until - time.monotonic())))
 
     def _turn(self) -> Iterator[Message]:
         yield from self._ask()
+        began = time.monotonic()
         self._mail.collect([each for each, place in self._places.items() if place in self._open])
+        self._took = time.monotonic() - began
         for reply in self._mail.opened():
             place = self._places.pop(reply.metadata.reply_to_message_id, None)
             if place is None or place not in self._open or self._is_lost(reply, place):

@@ -19,7 +19,10 @@ _SLOWEST = 60.0  # seconds between two tries to reach a server that is gone
 _TICK = 0.2  # seconds in which `stop` is noticed
 _LOG = logging.getLogger(__name__)
 
-Bell = Callable[[], None]
+_UNASKED = 8  # heartbeats after which a node looks by itself: what rang may have been lost on the way
+
+Bell = Callable[[], bool]
+"""Blocks until it rings, or some seconds. False where it was silent for sure: then no message waits."""
 Heard = Callable[[Node, FedrecError | None], None]
 
 
@@ -33,6 +36,7 @@ class _Post:
     wanted: bool = False  # is in the queue, or has to go back there
     busy: bool = False
     failures: int = 0
+    beats: int = 0
 
 
 def run_nodes(
@@ -41,9 +45,10 @@ def run_nodes(
 ) -> None:  # fmt: skip
     """Keep nodes on duty until `stop` is set; replies under way are finished, then every node signs off.
 
-    `bell` blocks until a message may be waiting, or some seconds; nodes look by themselves only with each heartbeat.
-    `heard` is told of every error, and of None when a node is back on duty, from several threads. A server that is gone
-    is tried again, ever more slowly, for as long as it takes.
+    Nodes look for messages when `bell` rings, after an error, and now and then. A look costs the server as much as an
+    answer: a thousand nodes that looked with each heartbeat would be all it can do. `heard` is told of every error,
+    and of None when a node is back on duty, from several threads. A server that is gone is tried again, ever more
+    slowly, for as long as it takes.
     """
     duty = _Duty([_Post(node, answer) for node, answer in zip(nodes, answers, strict=True)], stop, heard)
     workers = [threading.Thread(target=duty.work) for _ in range(min(8, len(nodes)))]
@@ -66,13 +71,14 @@ class _Duty:
     def listen(self, bell: Bell) -> None:
         """Have every node look for a message whenever the bell rings."""
         while not self._stop.is_set():
+            rang = True
             try:
-                bell()
+                rang = bell()
             except FedrecError as error:
                 _LOG.info("the bell is out of order: %s", error)
                 self._stop.wait(1.0)
             for post in self._posts:
-                if post.active:
+                if rang and post.active:
                     self._want(post)
 
     def beat(self) -> None:
@@ -85,14 +91,16 @@ class _Duty:
                 continue
             place = due[0][1]
             self._report(self._posts[place])
-            pause = _pause(self._posts[place]) * jitter.uniform(0.5, 1.0)
+            pause = _pause(self._posts[place]) * jitter.uniform(0.75, 1.0)
             heapq.heapreplace(due, (time.monotonic() + pause, place))
 
     def work(self) -> None:
-        """Answer a message for each ring of the bell and each heartbeat, one node after the other."""
+        """Look for a message of whoever is in the queue, one node after the other."""
         while (post := self._next()) is not None:
+            post.beats = -1  # after an error or an answer the next heartbeat looks again: more may wait
             with self._told(post):
-                post.node.once(post.answer)
+                if not post.node.once(post.answer):
+                    post.beats = 0
             self._done(post)
 
     def sign_off(self) -> None:
@@ -114,11 +122,11 @@ class _Duty:
                 post.node.beat()
             else:
                 post.node.activate()
-            post.active, post.failures = True, 0
-        if post.active:
+            post.active, post.failures, post.beats = True, 0, post.beats + 1
+        if post.active and (not was or post.beats % _UNASKED == 0):
             self._want(post)
-            if not was:
-                self._heard(post.node, None)
+        if post.active and not was:
+            self._heard(post.node, None)
 
     @contextmanager
     def _told(self, post: _Post) -> Iterator[None]:

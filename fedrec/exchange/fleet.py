@@ -10,6 +10,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from typing import TypeVar
 
 from cryptography.hazmat.primitives import hashes
@@ -30,9 +31,11 @@ from fedrec.exchange.line import A, Limits, Line, Readable, versions
 from fedrec.exchange.parcels import Packed, Parcel, pack
 
 MOST = 64 << 20
-INTERVAL = HEARTBEAT_DEFAULT_INTERVAL  # the server takes a node for lost after two of them in seconds
+INTERVAL = HEARTBEAT_DEFAULT_INTERVAL  # seconds
 
+_PROMISED = 2 * INTERVAL  # the server takes a node for lost after twice as long: under load heartbeats are late
 _SIGNED_FOR = 20.0  # seconds; the server accepts a signature for five minutes
+_DRIFT = 2  # seconds between two clocks that are told apart by whole seconds
 _PROMPT = Limits(HEARTBEAT_CALL_TIMEOUT, 1 << 16, prompt=True)
 _CALL = Limits(30.0, 1 << 20)
 _LOG = logging.getLogger(__name__)
@@ -58,6 +61,7 @@ class Node:
         self._key, self._public = key, public_key_to_bytes(key.public_key())
         self._most, self._patience = most, patience
         self._signed = (float("-inf"), dict[str, str]())
+        self._ahead = 0  # seconds by which the server's clock was found behind ours
         self._me = Named(node_id=number)
 
     @property
@@ -68,7 +72,7 @@ class Node:
     def activate(self) -> int:
         """Report for duty: the number by which the server knows this node, the same for a key each time.
 
-        A server takes a node that was killed for one on duty until two of its heartbeats are missing, and refuses to
+        A server takes a node that was killed for one on duty until it has been silent for two minutes, and refuses to
         let it in a second time. Whoever knows the node's number need not wait.
         """
         if self._me.node_id:
@@ -77,14 +81,14 @@ class Node:
                 return int(self._me.node_id)
             except WireError:  # the number is of a database that the server lost
                 self._me = Named()
-        request = fleet_pb2.ActivateNodeRequest(public_key=self._public, heartbeat_interval=INTERVAL)
+        request = fleet_pb2.ActivateNodeRequest(public_key=self._public, heartbeat_interval=_PROMISED)
         said = self._ask("activate-node", request, fleet_pb2.ActivateNodeResponse, _PROMPT)
         self._me = Named(node_id=said.node_id)
         return int(said.node_id)
 
     def beat(self) -> None:
-        """Say that this node is still there, more often than every two `INTERVAL`."""
-        request = heartbeat_pb2.SendNodeHeartbeatRequest(node=self._me, heartbeat_interval=INTERVAL)
+        """Say that this node is still there, every `INTERVAL`."""
+        request = heartbeat_pb2.SendNodeHeartbeatRequest(node=self._me, heartbeat_interval=_PROMISED)
         said = self._ask("send-node-heartbeat", request, heartbeat_pb2.SendNodeHeartbeatResponse, _PROMPT)
         if not said.success:
             raise WireError("the server knows this node", remedy="Enrol this device again.")
@@ -179,13 +183,29 @@ class Node:
             pause = min(1.6 * pause, 5.0)
 
     def _ask(self, what: str, request: Readable, answer: type[A], limits: Limits = _CALL) -> A:
+        try:
+            return self._line.ask(f"/v1/fleet/{what}", request, answer, self._headers(), limits)
+        except WireError as refusal:
+            if not self._follows(refusal.got.get("seconds_apart")):
+                raise
         return self._line.ask(f"/v1/fleet/{what}", request, answer, self._headers(), limits)
+
+    def _follows(self, seconds: object) -> bool:
+        """Sign by the server's clock from now on, if it is not the one that is followed already.
+
+        A SuperLink takes nothing that is signed five seconds ahead of it. A signature is of use to that server alone,
+        and TLS says that it is the one.
+        """
+        if not isinstance(seconds, int) or abs(seconds - self._ahead) < _DRIFT:
+            return False
+        self._ahead, self._signed = seconds, (float("-inf"), {})
+        return True
 
     def _headers(self) -> dict[str, str]:
         """Who asks: Flower's signature covers the time alone, so that one may serve for several requests."""
         signed_at, headers = self._signed
         if abs(time.time() - signed_at) > _SIGNED_FOR:
-            stamp = now().isoformat()
+            stamp = (now() - timedelta(seconds=self._ahead + _DRIFT if self._ahead else 0)).isoformat()
             signature = self._key.sign(stamp.encode("ascii"), ec.ECDSA(hashes.SHA256()))
             headers = {
                 FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(self._public).decode("ascii"),

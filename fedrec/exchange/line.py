@@ -13,17 +13,18 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol, Self, TypeVar
 
 import httpcore
+from flwr.supercore.date import now
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from fedrec.errors import FedrecError, RunError, WireError
+from fedrec.exchange.outlet import Outlet
 from fedrec.exchange.parcels import Kept
 
 _LIVES = 4.0  # seconds: uvicorn hangs up on an idle connection after 5
@@ -69,10 +70,13 @@ class Line:
     """Requests to one server, over connections that all threads share.
 
     `address` is "host:port". `root_certificates` (PEM) are the only authorities that are believed. `kept` is what was
-    fetched over this line, `keep` bytes of it: a model that many nodes of a process are sent is fetched once.
+    fetched over this line, `keep` bytes of it: a model that many nodes of a process are sent is fetched once. What is
+    sent passes the `outlet`.
     """
 
-    def __init__(self, address: str, root_certificates: bytes, *, keep: int = 0) -> None:
+    def __init__(
+        self, address: str, root_certificates: bytes, *, keep: int = 0, outlet: Outlet | None = None
+    ) -> None:  # fmt: skip
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
@@ -82,8 +86,9 @@ class Line:
         self.address, self.kept = address, Kept(keep)
         self._turns = threading.BoundedSemaphore(_ABREAST)
         self._pool = httpcore.ConnectionPool(
-            context, max_connections=_ABREAST + _PROMPT, keepalive_expiry=_LIVES, network_backend=_Network()
-        )
+            context, max_connections=_ABREAST + _PROMPT, keepalive_expiry=_LIVES,
+            network_backend=_Network(outlet or Outlet()),
+        )  # fmt: skip
 
     def ask(
         self, path: str, request: Readable, answer: type[A], headers: Mapping[str, str], limits: Limits = USUAL
@@ -177,15 +182,15 @@ def _refusal(status: int, body: bytes, headers: Mapping[bytes, bytes]) -> Fedrec
             return WireError("both sides run one minor version of Flower", remedy="Upgrade the older side.", code=code)
         case _, ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
             remedy = (
-                "Enrol this device. If it is enrolled and was cut off a moment ago, it gets back in within a minute."
+                "Enrol this device. If it is enrolled and was cut off a moment ago, it gets back in within two minutes."
             )
             return WireError("a device is enrolled before it connects", remedy=remedy, code=code)
         case _, ApiErrorCode.RUNTIME_AUTHENTICATION_FAILED:
             remedy = "Start the trainer again: it goes on from its checkpoint."
             return WireError("the SuperLink knows the task that asks", remedy=remedy, code=code)
         case 401, 0:
-            remedy = "Set this machine's clock. If it is right, the device was taken off the register: enrol again."
-            return WireError("a request is signed by an enrolled key at the right time", remedy=remedy,
+            remedy = "Enrol this device again, if it was taken off the register."
+            return WireError("a request is signed by an enrolled key at the server's time", remedy=remedy,
                              seconds_apart=_apart(headers))  # fmt: skip
         case 404, 0:
             return WireError("this is the address of a server of fedrec", remedy="Check address and port.")
@@ -202,7 +207,7 @@ def _apart(headers: Mapping[bytes, bytes]) -> int | None:
         told = parsedate_to_datetime(headers[b"date"].decode("ascii"))
     except (KeyError, ValueError):
         return None
-    return round((datetime.now(UTC) - told).total_seconds())
+    return round((now() - told).total_seconds())
 
 
 def _left() -> float:
@@ -225,8 +230,8 @@ def _as(late: type[Exception], broken: type[Exception]) -> Iterator[None]:
 class _Stream(httpcore.NetworkStream):
     """A socket whose every operation ends by the deadline of the request it serves."""
 
-    def __init__(self, connected: socket.socket) -> None:
-        self._socket = connected
+    def __init__(self, connected: socket.socket, outlet: Outlet) -> None:
+        self._socket, self._outlet = connected, outlet
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         with _as(httpcore.ReadTimeout, httpcore.ReadError):
@@ -236,13 +241,9 @@ class _Stream(httpcore.NetworkStream):
             return content
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        rest = memoryview(buffer)
         with _as(httpcore.WriteTimeout, httpcore.WriteError):
-            while rest:
-                self._socket.settimeout(_left())
-                sent = self._socket.send(rest)
+            for sent in self._outlet.write(self._socket, buffer, _left):
                 _deadline.at += sent / _SLOWEST
-                rest = rest[sent:]
 
     def close(self) -> None:
         self._socket.close()
@@ -253,7 +254,7 @@ class _Stream(httpcore.NetworkStream):
         try:
             with _as(httpcore.ConnectTimeout, httpcore.ConnectError):
                 self._socket.settimeout(_left())
-                return _Stream(ssl_context.wrap_socket(self._socket, server_hostname=server_hostname))
+                return _Stream(ssl_context.wrap_socket(self._socket, server_hostname=server_hostname), self._outlet)
         except BaseException:
             self._socket.close()
             raise
@@ -271,11 +272,16 @@ class _Stream(httpcore.NetworkStream):
 class _Network(httpcore.NetworkBackend):
     """TCP connections as `_Stream`."""
 
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+
     def connect_tcp(
         self, host: str, port: int, timeout: float | None = None, local_address: str | None = None,
         socket_options: Any = None,  # noqa: ANN401  (httpcore's signature)
     ) -> httpcore.NetworkStream:  # fmt: skip
+        with self._outlet.permit():
+            pass  # no connection is begun for what may not go out
         with _as(httpcore.ConnectTimeout, httpcore.ConnectError):
             connected = socket.create_connection((host, port), _left())
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return _Stream(connected)
+            return _Stream(connected, self._outlet)

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import sysconfig
-import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +34,7 @@ from fedrec.errors import FedrecError, RunError, WireError
 from fedrec.exchange.flower import SWITCHES
 from fedrec.exchange.line import USUAL, A, Limits, Line, Readable, versions
 from fedrec.exchange.link import LinkGrid, Pace
+from fedrec.threads import every
 
 _BEAT = 10.0  # seconds; Flower gives a task up after sixty without
 _RUNS = 1000  # of the latest, looked through for unfinished ones
@@ -134,7 +134,7 @@ def executing(  # noqa: PLR0913  (where, as whom, and how to go about it)
         bundle = fab_pb2.Fab(content=_bundle(run_config))
         started = control.ask("start-run", control_pb2.StartRunRequest(fab=bundle), control_pb2.StartRunResponse)
         task = _Task.acquire(control.line, secret, started.run_id, pace.patience)
-        with task.beating(), task.ended():
+        with every(_BEAT, task.beat), task.ended():
             yield LinkGrid(control.line, task.start(), task.headers, ring=ring, pace=pace)
         with suppress(FedrecError):
             _stop_all(control)  # listing the runs also sweeps up after the finished ones
@@ -197,25 +197,13 @@ class _Task:
             raise
         self.end(SubStatus.COMPLETED, "")
 
-    @contextmanager
-    def beating(self) -> Iterator[None]:
-        """Send heartbeats from a thread."""
-        done = threading.Event()
-        thread = threading.Thread(target=self._beat, args=(done,), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-
-    def _beat(self, done: threading.Event) -> None:
+    def beat(self) -> None:
+        """Send a heartbeat."""
         request = runtime_pb2.SendTaskHeartbeatRequest()
-        while not done.wait(_BEAT):
-            try:
-                self._ask("send-task-heartbeat", request, runtime_pb2.SendTaskHeartbeatResponse, _PROMPT)
-            except FedrecError as error:
-                _LOG.warning("a heartbeat was not heard: %s", error)
+        try:
+            self._ask("send-task-heartbeat", request, runtime_pb2.SendTaskHeartbeatResponse, _PROMPT)
+        except FedrecError as error:
+            _LOG.warning("a heartbeat was not heard: %s", error)
 
     def _ask(self, what: str, request: Readable, answer: type[A], limits: Limits = USUAL) -> A:
         return self.line.ask(f"/v1/runtime/{what}", request, answer, self.headers, limits)

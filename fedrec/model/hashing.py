@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,11 @@ class HashEncoder:
 def split(text: str) -> list[str]:
     """Words of a text: runs of letters, digits and underscores, without regard to case."""
     return re.findall(r"\w+", text.casefold())
+
+
+def hashed_ids(text: str, vocabulary: int) -> list[int]:
+    """A token id from 1 to `vocabulary` − 1 for each word; 0 is for padding."""
+    return [1 + zlib.crc32(word.encode("utf-8", "replace")) % (vocabulary - 1) for word in split(text)]
 
 
 def _grams(word: str) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from fedrec.files import write_atomic
-from fedrec.model.catalogue_files import write_catalogue
+from fedrec.model.catalogue_lines import to_lines
+from fedrec.model.listed import listed
 from fedrec.model.pack_format import (
     CARD,
     CATALOGUE,
@@ -24,6 +24,8 @@ from fedrec.model.pack_format import (
     KIND,
     MANIFEST,
     MODEL,
+    PARQUET,
+    SENTIMENT,
     SIGNATURE,
     STATEMENTS,
     manifest_of,
@@ -53,7 +55,7 @@ def write_pack(
     about = _about(task) | {"round": round}
     write_atomic(folder / MODEL, save(named, metadata={"task": task.hash}))
     write_atomic(folder / ITEMS, save({n: np.ascontiguousarray(v) for n, v in items.items()}))
-    write_catalogue(task.catalogue, folder / CATALOGUE)
+    write_atomic(folder / CATALOGUE, to_lines(task.catalogue))
     write_atomic(folder / STATEMENTS, written(claims).encode())
     write_atomic(folder / CARD, _card(about, claims).encode())
     # The manifest comes last: a folder that has one is complete.
@@ -62,8 +64,8 @@ def write_pack(
 
 def _clear(folder: Path) -> None:
     # An older pack loses its manifest first: a crash must not leave it beside newer tensors.
-    (folder / MANIFEST).unlink(missing_ok=True)
-    (folder / SIGNATURE).unlink(missing_ok=True)
+    for name in (MANIFEST, SIGNATURE, SENTIMENT, PARQUET):
+        (folder / name).unlink(missing_ok=True)
     for name in (*FILES, MANIFEST):
         for torn in folder.glob(f".{name}.*"):  # of a writer that was killed: no reader would take the pack
             torn.unlink()
@@ -88,8 +90,7 @@ def _about(task: Task) -> dict[str, Any]:
 
 
 def _listed(folder: Path) -> dict[str, dict[str, str | int]]:
-    contents = {name: (folder / name).read_bytes() for name in FILES}
-    return {name: {"sha256": hashlib.sha256(held).hexdigest(), "bytes": len(held)} for name, held in contents.items()}
+    return {name: listed((folder / name).read_bytes()) for name in FILES}
 
 
 def _card(about: Mapping[str, Any], claims: Sequence[Statement]) -> str:

@@ -8,21 +8,27 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic_core import from_json, to_json
 
 from fedrec.errors import DataError
+from fedrec.model.listed import Digest, Listed, Part
 
-FORMAT = 2  # written; this one and the one before are read
+FORMAT = 3  # written; those before it are read too
+READABLE = [1, 2, 3]
 KIND = "fedrec model pack"
 
 MANIFEST, SIGNATURE = "pack.json", "pack.sig"
 CARD, CATALOGUE, ITEMS, MODEL, STATEMENTS = (
-    "README.md", "catalogue.parquet", "items.safetensors", "model.safetensors", "privacy.json",
+    "README.md", "catalogue.jsonl", "items.safetensors", "model.safetensors", "privacy.json",
 )  # fmt: skip
 FILES = (CARD, CATALOGUE, ITEMS, MODEL, STATEMENTS)
+SENTIMENT = "sentiment.safetensors"  # in some packs
+PARQUET = "catalogue.parquet"  # the catalogue of formats 1 and 2
+
+ENCODERS = "encoders"  # a folder beside the folders of versions: text encoders, called by their digests
 
 LATEST = "latest"  # a file beside the folders of versions, which are called by their numbers
 
@@ -32,32 +38,19 @@ VERSION_MOST = 10**9 - 1
 
 ADAPTER = "adapter."  # what names of the text tower's tensors begin with
 
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Shape = tuple[int, ...]
 
 _VERSION = re.compile(rb"[1-9][0-9]{0,8}")
 
 
-class _Part(BaseModel):
-    # What a later writer adds does not concern this reader; whatever it needs has its exact type.
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, strict=True)
-
-
-class Listed(_Part):
-    """One file of a pack. `bytes` is None in format 1, which did not say."""
-
-    sha256: Digest
-    bytes: int | None = Field(None, ge=1)
-
-
-class Stock(_Part):
+class Stock(Part):
     """The catalogue: how many items, and `Catalogue.hash`."""
 
     items: int = Field(ge=2)
     hash: Digest
 
 
-class Reader(_Part):
+class Reader(Part):
     """The text encoder that item vectors were made with, and that texts of a person must be read with."""
 
     name: str
@@ -65,7 +58,13 @@ class Reader(_Part):
     dim: int = Field(ge=1)
 
 
-class Ranking(_Part):
+class Words(Part):
+    """The portable text encoder that reads a person's texts where there is no torch: SHA-256 of its encoder.json."""
+
+    encoder: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+
+
+class Ranking(Part):
     """Width of a vector, decay of each context, and how many shared parameters there are."""
 
     dim: int = Field(ge=1)
@@ -73,7 +72,7 @@ class Ranking(_Part):
     parameters: int = Field(ge=1)
 
 
-class _Settings(_Part):
+class _Settings(Part):
     """The settings of `plan.model` that decide which tensors there are."""
 
     maps: Literal["full", "diagonal"] = "full"
@@ -82,12 +81,13 @@ class _Settings(_Part):
     popularity: bool = True
 
 
-class PackInfo(_Part):
+class PackInfo(Part):
     """A manifest that was read; after `verify_pack` it is true.
 
     `version` is 0 and `published` is "" in a pack that was never published, and `signer` (an Ed25519 public key
     in hex) is "" in one that nobody signed. `round` is None where the writer did not say. `layout` is the order of
-    parameters in the shared vector, empty in format 1. `digest` is the SHA-256 of the manifest: it names the pack.
+    parameters in the shared vector, empty in format 1. `text.encoder` is "" where no portable encoder was published.
+    `digest` is the SHA-256 of the manifest: it names the pack.
     """
 
     format: int
@@ -101,12 +101,13 @@ class PackInfo(_Part):
     encoder: Reader
     ranking: Ranking
     layout: tuple[tuple[str, Shape], ...]
+    text: Words = Words()
     files: dict[str, Listed]
     digest: Digest
 
     @classmethod
     def of(cls, manifest: bytes) -> Self:
-        """What the bytes of a pack.json say; of format 2, or of format 1 brought up to date."""
+        """What the bytes of a pack.json say; what format 1 did not say is filled in."""
         try:
             content = from_json(manifest, allow_inf_nan=False)
             if not isinstance(content, dict):
@@ -119,10 +120,13 @@ class PackInfo(_Part):
             raise _unreadable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         except ValueError as error:
             raise _unreadable(str(error)) from None
-        if set(info.files) != set(FILES):
-            odd = sorted(set(info.files) ^ set(FILES))[:3]
-            raise DataError("a pack's manifest lists the files of its format, and no others", odd=odd)
+        info._check_files()
         return info
+
+    @property
+    def catalogue_file(self) -> str:
+        """Where the catalogue is."""
+        return CATALOGUE if self.format > 2 else PARQUET
 
     @property
     def size(self) -> int | None:
@@ -160,6 +164,13 @@ class PackInfo(_Part):
         if fixed != self.model_shapes(features) or not same_layout or count != self.ranking.parameters:
             raise DataError("a pack's parameters are those of its plan", found=count, expected=self.ranking.parameters)
 
+    def _check_files(self) -> None:
+        needed = set(FILES) - {CATALOGUE} | {self.catalogue_file}
+        allowed = needed | ({SENTIMENT} if self.format > 2 else set())
+        if not needed <= set(self.files) <= allowed:
+            odd = sorted(needed - set(self.files) | set(self.files) - allowed)[:3]
+            raise DataError("a pack's manifest lists the files of its format, and no others", odd=odd)
+
     def _settings(self) -> _Settings:
         return _Settings.model_validate(self.plan.get("model", {}))
 
@@ -187,10 +198,12 @@ def _current(content: dict[str, Any]) -> dict[str, Any]:
         case 1:
             return _from_one(content)
         case 2 if content.get("kind") == KIND:
+            return content | {"text": {}}  # it could not name an encoder
+        case 3 if content.get("kind") == KIND:
             return content
         case int(newer) if newer > FORMAT:
             remedy = "Upgrade fedrec here."
-            raise DataError("this pack is newer than this fedrec", remedy=remedy, format=newer, readable=[1, 2])
+            raise DataError("this pack is newer than this fedrec", remedy=remedy, format=newer, readable=READABLE)
     raise ValueError("it does not say that it is a model pack")
 
 
@@ -198,7 +211,7 @@ def _from_one(content: dict[str, Any]) -> dict[str, Any]:
     """Format 1 had no versions, no signatures and no lengths."""
     files = content.get("files")
     listed = {name: {"sha256": digest} for name, digest in files.items()} if isinstance(files, dict) else files
-    absent: dict[str, Any] = {"version": 0, "round": None, "published": "", "signer": "", "layout": []}
+    absent: dict[str, Any] = {"version": 0, "round": None, "published": "", "signer": "", "layout": [], "text": {}}
     return content | absent | {"files": listed}
 
 

@@ -54,6 +54,7 @@ class TransformerEncoder:
         device: torch.device = _CPU,
     ) -> None:  # fmt: skip
         self.name, self.hash, self.trunk = name, _identity(loaded.hash, precision), loaded.trunk
+        self.folder, self.max_tokens = loaded.folder, loaded.max_tokens
         self._tokenise, self._cache, self._precision, self._device = loaded.tokenise, cache, precision, device
 
     def __repr__(self) -> str:

@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from torch.nn import functional
 from fedrec.errors import EncoderError, require
 from fedrec.model.cache import content_key
 from fedrec.model.encoder import Precision
-from fedrec.model.hashing import split
+from fedrec.model.hashing import hashed_ids
 from fedrec.model.weights import files_digest, model_files
 from fedrec.randomness import stream
 
@@ -97,11 +96,16 @@ class Top(nn.Module):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A trunk, the function from texts to token ids, and the hash of all that a vector depends on."""
+    """A trunk, the function from texts to token ids, and the hash of all that a vector depends on.
+
+    `folder` is where the tokenizer comes from, None for a made-up one; it reads `max_tokens` of a text.
+    """
 
     trunk: Trunk
     tokenise: Callable[[list[str]], list[list[int]]]
     hash: str
+    folder: Path | None
+    max_tokens: int
 
 
 def load(folder: Path, *, max_tokens: int) -> Loaded:
@@ -120,7 +124,7 @@ def load(folder: Path, *, max_tokens: int) -> Loaded:
         return list(tokenizer(texts, truncation=True, max_length=max_tokens, padding=False)["input_ids"])
 
     digest = content_key("transformer 1", pooling, str(max_tokens), files_digest(folder, files), texts=())
-    return Loaded(Trunk(model, pooling), tokenise, digest)
+    return Loaded(Trunk(model, pooling), tokenise, digest, folder, max_tokens)
 
 
 def tiny(*, max_tokens: int) -> Loaded:
@@ -141,13 +145,9 @@ def tiny(*, max_tokens: int) -> Loaded:
         digest.update(name.encode() + values.tobytes())
 
     def tokenise(texts: list[str]) -> list[list[int]]:
-        return [[_token(word) for word in split(text)[:max_tokens]] for text in texts]
+        return [hashed_ids(text, _VOCABULARY)[:max_tokens] for text in texts]
 
-    return Loaded(Trunk(model, "mean"), tokenise, digest.hexdigest())
-
-
-def _token(word: str) -> int:
-    return 1 + zlib.crc32(word.encode("utf-8", "replace")) % (_VOCABULARY - 1)  # 0 is for padding
+    return Loaded(Trunk(model, "mean"), tokenise, digest.hexdigest(), None, max_tokens)
 
 
 def _made_up(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:

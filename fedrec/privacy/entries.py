@@ -77,6 +77,12 @@ class Seat:
     digest: str = ""
     spent: Charge = Charge()
 
+    @property
+    def left(self) -> int:
+        """How often the device may still come."""
+        spans = sum(span.participations - used for span, used in zip(self.terms.spans, self.used, strict=True))
+        return min(spans, self.terms.most.participations - sum(self.used))
+
     def awaits(self, number: int) -> bool:
         """Whether round `number` is reserved and nothing has left for it."""
         return number == self.last > 0 and not self.digest

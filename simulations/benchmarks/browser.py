@@ -59,10 +59,10 @@ class Tab:
             raise RuntimeError(f"{method}: {told['error']['message']}")
         return told["result"]
 
-    def open(self, page: Path) -> None:
-        """Go there and wait until everything is loaded and painted."""
+    def open(self, page: Path | str) -> None:
+        """Go to a file or an address and wait until everything is loaded and painted."""
         self.events.clear()
-        self.call("Page.navigate", {"url": page.resolve().as_uri()})
+        self.call("Page.navigate", {"url": page if isinstance(page, str) else page.resolve().as_uri()})
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
         self.value("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")

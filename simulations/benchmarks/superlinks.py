@@ -50,9 +50,10 @@ class Site:
         """
         rung, stop = threading.Event(), threading.Event()
 
-        def bell() -> None:
-            rung.wait(25.0)
+        def bell() -> bool:
+            rang = rung.wait(25.0)
             rung.clear()
+            return rang
 
         address = address or self.address
         with ExitStack() as lines:

@@ -100,14 +100,14 @@ def _plain(folder: Path, plan: Plan) -> list[str]:
 
 def _deployed(folder: Path, plan: Plan) -> tuple[Federation, dict[str, float]]:
     shutil.rmtree(folder, ignore_errors=True)
-    federation = Federation.make(folder, plan, patience=300.0)
+    federation = Federation.make(folder, plan, patience=900.0)
     try:
         federation.serve()
         began = time.monotonic()
         _enrol(federation)
         enrolled = time.monotonic()
         federation.join()
-        federation.finished(seconds=3600)
+        federation.finished(seconds=7200)
         return federation, {"enrol": enrolled - began, "train": time.monotonic() - enrolled}
     finally:
         federation.stop()

@@ -150,8 +150,9 @@ class Bell:
         self._rung.set()
 
     def wait(self):
-        self._rung.wait(5)
+        rang = self._rung.wait(5)
         self._rung.clear()
+        return rang
 
 
 def answering(app, place):

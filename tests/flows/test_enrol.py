@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from shelf import encoder
 from sites import TASK, make_site, open_door
 
 from fedrec.deploy.application import Application
@@ -18,6 +19,7 @@ from fedrec.deploy.identity import Identity, Witness, point_of
 from fedrec.deploy.invitation import Invitation
 from fedrec.deploy.roster import Roster
 from fedrec.errors import DataError, RunError, SpecError, WireError
+from fedrec.model.encoder_files import place_encoder
 
 NODE = 2**64 - 7
 
@@ -307,8 +309,15 @@ def test_packs_are_plain_files_and_nothing_else(site, desk, door, register, tmp_
         assert desk.get(f"/pack/{name}").status_code == 404
     assert desk.get("/pack/1/model.safetensors", headers={"range": "bytes=0-3"}).content == content
 
+    digest = place_encoder(site.packs, encoder(tmp_path / "exported"))
+    words = (tmp_path / "exported" / "vocab.txt").read_bytes()
+    assert desk.get(f"/pack/encoders/{digest}/vocab.txt").content == words
+    for name in (f"{digest}/nothing", f"{digest}/", digest, f"{'0' * 64}/vocab.txt"):
+        assert desk.get(f"/pack/encoders/{name}").status_code == 404
+
     enrol(tmp_path / "device", invite(site))
     assert b"".join(fetch(tmp_path / "device", "pack/1/model.safetensors")) == content
+    assert b"".join(fetch(tmp_path / "device", f"pack/encoders/{digest}/vocab.txt")) == words
     with pytest.raises(WireError, match="published"):
         list(fetch(tmp_path / "device", "pack/9/model.safetensors"))
     with pytest.raises(DataError, match="Enrol"):

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from shelf import KEY, contents, fetch_of, published
+from shelf import KEY, contents, encoder, fetch_of, published
 
 from fedrec.device.packs import STATE, Packs
 from fedrec.errors import FedrecError, RunError, WireError
@@ -158,6 +158,31 @@ def test_killed_at_any_step_on_disk_a_device_has_a_whole_pack(site, folder, monk
         assert version(folder) == 2 and contents(folder / "2") == contents(site / "2")
         step += 1
     assert step > 20
+
+
+def test_killed_at_any_step_on_disk_a_pack_never_goes_without_its_encoder(tmp_path, monkeypatch):
+    packs, exported = tmp_path / "site" / "packs", encoder(tmp_path / "exported")
+    published(packs, [0])
+    published(packs, [1], encoder=exported)
+    ended, step = -signal.SIGKILL, 0
+    while ended:
+        folder = tmp_path / f"device-{step}"
+        take(folder, packs, 1)
+
+        def work(step=step, folder=folder):
+            with monkeypatch.context() as patch:
+                _steps(patch, step)
+                Packs(folder, PUBLIC).offer(fetch_of(packs))
+
+        ended = in_child(work)
+        assert ended in (0, -signal.SIGKILL)
+        device = Packs(folder, PUBLIC)
+        pack = device.current()
+        assert pack.info.version == 1 or device.encoder(pack)
+        device.offer(fetch_of(packs))
+        assert version(folder) == 2 and contents(device.encoder(device.current())) == contents(exported)
+        step += 1
+    assert step > 25
 
 
 def test_a_killed_publisher_shows_devices_whole_packs_only(site, tmp_path, monkeypatch):

@@ -1,30 +1,19 @@
 """The page in a browser: on a phone, in the dark, on paper, to a screen reader, and without the network."""
 
-import sys
-from pathlib import Path
-
 import pytest
 from pages import NASTY, report
+from screens import screen
 
 from fedrec.study.reports.html import page
 
-SCRIPTS = Path(__file__).parents[2] / "simulations" / "benchmarks"
 LONG = "an_arm_with_a_name_of_one_word_that_no_phone_can_show_in_a_single_line_of_text"
 WIDTH = "document.documentElement.scrollWidth"
 
 
 @pytest.fixture(scope="module")
 def tab():
-    sys.path.insert(0, str(SCRIPTS))
-    import browser
-
-    sys.path.remove(str(SCRIPTS))
-    chromium = browser.installed()
-    if not chromium:
-        pytest.skip("no Chromium on the PATH")
-    with browser.tab(chromium) as opened:
+    with screen() as opened:
         yield opened
-    sys.modules.pop("browser", None)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from fedrec.task import Task
 FILES = {
     *("plan.toml", "run.json", "catalogue.parquet", "metrics.jsonl", "checkpoint.safetensors"),
     *("curve.png", "table.md", "users.parquet", "results.json", "statement.json", "statement.txt"),
-    *("pack/model.safetensors", "pack/items.safetensors", "pack/catalogue.parquet"),
+    *("pack/model.safetensors", "pack/items.safetensors", "pack/catalogue.jsonl"),
     *("pack/pack.json", "pack/privacy.json", "pack/README.md"),
 }
 PRIVATE = {"privacy__mode": "user-central", "privacy__epsilon": 8, "privacy__clip": 0.5, "privacy__force": "true"}

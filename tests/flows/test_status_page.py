@@ -3,19 +3,17 @@
 import asyncio
 import json
 import re
-import sys
 import time
 from html.parser import HTMLParser
-from pathlib import Path
 
 import httpx
 import pytest
 from operations import READER, ROWS, claim, course, fill, keep_ledger, looked, secret, view, write
+from screens import screen
 
 from fedrec.deploy.health import judge
 from fedrec.deploy.status import operators, page
 
-SCRIPTS = Path(__file__).parents[2] / "simulations" / "benchmarks"
 WIDTH = "document.documentElement.scrollWidth"
 NASTY = """<script>document.title = "ran"</script>' דירוג & "quoted" {{ 7 * 7 }} \u202e"""
 LONG = "a_word_that_no_phone_can_show_in_a_single_line_of_text_whatever_its_owner_does"
@@ -23,16 +21,8 @@ LONG = "a_word_that_no_phone_can_show_in_a_single_line_of_text_whatever_its_owne
 
 @pytest.fixture(scope="module")
 def tab():
-    sys.path.insert(0, str(SCRIPTS))
-    import browser
-
-    sys.path.remove(str(SCRIPTS))
-    chromium = browser.installed()
-    if not chromium:
-        pytest.skip("no Chromium on the PATH")
-    with browser.tab(chromium) as opened:
+    with screen() as opened:
         yield opened
-    sys.modules.pop("browser", None)
 
 
 def troubled(site, words):

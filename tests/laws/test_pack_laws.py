@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as some
-from shelf import ALL, FORMAT_1, KEY, contents, fetch_of, published
+from shelf import ALL, FORMAT_1, FORMAT_2, KEY, OLD_FILES, contents, fetch_of, published
 
 from fedrec.device.packs import Packs
 from fedrec.errors import DataError, WireError
 from fedrec.model.pack_files import verify_pack
-from fedrec.model.pack_format import FILES, MANIFEST
+from fedrec.model.pack_format import MANIFEST
 
 lawful = settings(derandomize=True, deadline=None, max_examples=150)
 PUBLIC = KEY.public_key()
@@ -65,13 +65,19 @@ def test_a_flipped_bit_is_noticed(pack, name, place, bit):
 
 
 @lawful
-@given(name=some.sampled_from(FILES), place=places, bit=some.integers(0, 7))
-def test_a_flipped_bit_in_a_file_of_the_last_format_is_noticed(name, place, bit):
+@given(
+    name=some.sampled_from(OLD_FILES),
+    older=some.sampled_from([(FORMAT_1, None), (FORMAT_2, PUBLIC)]),
+    place=places,
+    bit=some.integers(0, 7),
+)
+def test_a_flipped_bit_in_a_file_of_an_older_format_is_noticed(name, older, place, bit):
+    fixture, key = older
     with tempfile.TemporaryDirectory() as place_of:
-        folder = shutil.copytree(FORMAT_1, Path(place_of) / "pack")
+        folder = shutil.copytree(fixture, Path(place_of) / "pack")
         content = bytearray((folder / name).read_bytes())
         content[int(place * len(content))] ^= 1 << bit
-        changed(folder, name, bytes(content), None)
+        changed(folder, name, bytes(content), key)
 
 
 @lawful

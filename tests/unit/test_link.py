@@ -18,7 +18,7 @@ from flwr.supercore.inflatable.inflatable_object import get_object_id, iterate_o
 from flwr.supercore.run import Run
 
 from fedrec.errors import RunError, WireError
-from fedrec.exchange import superlink, wire
+from fedrec.exchange import conversation, duty, superlink, wire
 from fedrec.exchange.conversation import Conversation, Mail
 from fedrec.exchange.duty import run_nodes
 from fedrec.exchange.flower import become_local_server
@@ -232,6 +232,30 @@ class TestConversations:
         carrier.answer(carrier.left[1])
         assert next(talking).metadata.src_node_id == 2
 
+    def test_pauses_are_as_long_as_looks_and_not_as_long_as_leaving_many_requests(self, monkeypatch):
+        now, rests = [0.0], []
+
+        def passes(seconds):
+            now[0] += seconds
+
+        clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda rest: (rests.append(rest), passes(rest)))
+        monkeypatch.setattr(conversation, "time", clock)
+
+        class Slow(Carrier):
+            def leave(self, messages, until):
+                passes(60.0)
+                return super().leave(messages, until)
+
+            def ask(self, what, request, answer, until):
+                passes(0.5)
+                if len(rests) == 2:
+                    self.answer(self.left[0])
+                return super().ask(what, request, answer, until)
+
+        carrier = Slow({})
+        assert len(list(Conversation(carrier, Mail(carrier, 500.0, MOST), [hello(1)], until=500.0).replies(0.001))) == 1
+        assert rests[:2] == [pytest.approx(1.0)] * 2
+
     def test_a_duplicate_and_a_stranger_are_dropped(self):
         stranger = hello(3)
 
@@ -334,7 +358,7 @@ class Scripted:
         self.said.append("deactivate")
 
 
-def on_duty(nodes, answers, seconds, bell=lambda: time.sleep(0.02)):
+def on_duty(nodes, answers, seconds, bell=lambda: not time.sleep(0.02)):
     stop, heard = threading.Event(), []
     threading.Timer(seconds, stop.set).start()
     run_nodes(nodes, answers, bell=bell, stop=stop, heard=lambda node, error: heard.append((node, error)))
@@ -353,6 +377,20 @@ class TestDuty:
         on_duty([node], [None], 0.4, bell=lambda: quiet.wait(5))
         quiet.set()
         assert node.said == ["activate", "look", "deactivate"]
+
+    def test_a_bell_that_was_silent_makes_nobody_look_until_some_heartbeats_later(self, monkeypatch):
+        monkeypatch.setattr(duty, "INTERVAL", 0.03)
+        node = Scripted()
+        on_duty([node], [None], 0.6, bell=lambda: bool(time.sleep(0.01)))
+        said = node.said[:-1]
+        looks = [place for place, what in enumerate(said) if what == "look"]
+        assert looks[0] == 1 and looks[1] >= 8 and len(looks) <= 1 + said.count("beat") // duty._UNASKED + 1
+
+    def test_a_node_that_answered_or_failed_looks_again_with_its_next_heartbeat(self, monkeypatch):
+        monkeypatch.setattr(duty, "INTERVAL", 0.05)
+        node = Scripted(messages=2)
+        on_duty([node], [lambda _: None], 0.3, bell=lambda: bool(time.sleep(0.01)))
+        assert not node.messages and node.said.count("look") >= 3
 
     def test_a_slow_device_does_not_keep_the_others_waiting(self):
         slow, others, answered = Scripted(messages=1), [Scripted(messages=1) for _ in range(3)], []

@@ -229,7 +229,7 @@ def test_a_failure_sends_what_a_device_without_data_sends_and_tells_its_owner_al
         db.execute("UPDATE events SET kind = 99")
     assert failing.take_part(Turn(1), shared).tobytes() == empty.take_part(Turn(1), shared).tobytes()
     assert "sound file" in str(failing.trouble) and empty.trouble is None
-    failing.store.forget()
+    failing.store.forget(everything=True)
     failing.take_part(Turn(3), shared)
     assert failing.trouble is None
 

@@ -26,7 +26,7 @@ from fedrec.spec import Plan, ProfileSpec
 from fedrec.task import Task
 
 CLAIMS = statements(None, simulated=True)
-FILES = {"README.md", "catalogue.parquet", "items.safetensors", "model.safetensors", "privacy.json"}
+FILES = {"README.md", "catalogue.jsonl", "items.safetensors", "model.safetensors", "privacy.json"}
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_nothing_of_an_older_pack_or_of_a_killed_writer_stays(fleet, published):
 
 def test_the_manifest_names_what_it_was_made_from(fleet, published):
     about, task = json.loads((published / "pack.json").read_text()), fleet.task
-    catalogue = read_catalogue(published / "catalogue.parquet")
+    catalogue = read_catalogue(published / "catalogue.jsonl")
     assert (about["task"], about["catalogue"]) == (task.hash, {"items": 64, "hash": catalogue.hash})
     assert catalogue.hash == task.catalogue.hash
     assert about["encoder"] == {"name": "hash", "hash": open_encoder("hash").hash, "dim": 256}
@@ -151,7 +151,7 @@ def test_the_manifest_holds_the_hash_of_every_other_file(fleet, published):
     assert {name for name in FILES if newer[name] != digests[name]} == {"items.safetensors", "model.safetensors"}
 
 
-@pytest.mark.parametrize("torn", sorted(FILES - {"catalogue.parquet"}))
+@pytest.mark.parametrize("torn", sorted(FILES))
 def test_a_crash_leaves_no_manifest(fleet, published, monkeypatch, torn):
     """Whichever file cannot be written, and whatever pack lay there before, the folder is seen to be incomplete."""
     write = pack.write_atomic

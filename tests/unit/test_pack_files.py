@@ -1,17 +1,18 @@
-"""What is no whole pack of our format, signed by whom it should be, is refused; and format 1 is still read."""
+"""What is no whole pack of our format, signed by whom it should be, is refused; and older formats are still read."""
 
 import json
 import math
 import os
 import pickle
 import shutil
+import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
-from shelf import ALL, FORMAT_1, KEY, STRANGER, build, claim, task
+from shelf import ALL, FORMAT_1, FORMAT_2, KEY, STRANGER, build, claim, task
 
 from fedrec.errors import DataError
 from fedrec.model.pack_files import read_manifest, read_pack, verify_pack
@@ -95,9 +96,16 @@ def test_an_unsigned_pack_says_so_and_is_not_what_a_site_signed(tmp_path):
     refused(tmp_path, "no others.*pack.sig", None)
 
 
-def test_the_last_format_is_still_read():
-    """FORMAT_1 is what the last code of that format wrote. It must be read as long as format 2 is the newest."""
-    assert FORMAT == 2
+def test_format_two_is_still_read():
+    """FORMAT_2 is what the last code of that format wrote: the same model as `build` writes today."""
+    pack, again = read_pack(FORMAT_2, PUBLIC), task()
+    assert (pack.info.format, pack.info.version, pack.info.round) == (2, 7, 3)
+    assert (pack.info.task, pack.catalogue.hash) == (again.hash, again.catalogue.hash)
+    assert (pack.reader, pack.sentiment) == ("", None)
+    assert pack.vectors.shape == (6, 3) and pack.catalogue.features.shape == (6, 1)
+
+
+def test_format_one_is_still_read():
     pack = read_pack(FORMAT_1, None)
     assert (pack.info.format, pack.info.version, pack.info.round, pack.info.size) == (1, 0, None, None)
     assert pack.catalogue.ids[1] == "book-1" and pack.catalogue.tags[5] == ("home", "green")
@@ -105,6 +113,13 @@ def test_the_last_format_is_still_read():
     assert pack.parameters["maps"].shape == (2, 4, 4) and pack.vectors.shape == (6, 4)
     assert np.ptp(pack.scores(np.ones((2, 4), np.float32), np.zeros(4, np.float32))) > 0.1
     refused(FORMAT_1, "signed by its site")
+
+
+@pytest.mark.parametrize("fixture", [FORMAT_1, FORMAT_2])
+def test_without_arrow_an_older_pack_says_what_it_needs(fixture, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "fedrec.model.catalogue_parquet", raising=False)
+    refused(fixture, "formats 1 and 2 are read with pyarrow; got file='catalogue.parquet'. .*pip install", None)
 
 
 def test_the_last_format_is_verified_like_this_one(tmp_path):
@@ -124,7 +139,7 @@ def test_the_last_format_cannot_claim_what_it_never_had(tmp_path):
 
 def test_a_newer_format_asks_for_an_upgrade(pack):
     retold(pack, lambda about: about.update(format=FORMAT + 1, strange={"new": 1}))
-    refused(pack, "newer than this fedrec; got format=3.*Upgrade")
+    refused(pack, "newer than this fedrec; got format=4.*Upgrade")
 
 
 @pytest.mark.parametrize(
@@ -146,7 +161,7 @@ def test_a_newer_format_asks_for_an_upgrade(pack):
         (lambda about: about["files"]["README.md"].update(sha256="0"), "files.README.md.sha256"),
         (lambda about: about["files"]["README.md"].update(bytes=0), "files.README.md.bytes"),
         (lambda about: about["files"]["README.md"].update(bytes=9), "its length.*expected=9"),
-        (lambda about: about["catalogue"].update(items=5), "its items and its columns; got items=6"),
+        (lambda about: about["catalogue"].update(items=5), "its items; got items=6, expected=5"),
         (lambda about: about["catalogue"].update(hash="0" * 64), "catalogue is that of its manifest"),
         (lambda about: about["ranking"].update(dim=2), "item vectors are those of its catalogue"),
         (lambda about: about["ranking"].update(decays=[0.5]), "parameters are those of its plan"),
@@ -292,7 +307,51 @@ def test_what_holds_no_tensors_is_refused(pack, content):
     refused(pack, "tensors can be read")
 
 
-def test_a_catalogue_of_another_kind_is_refused(pack):
+LINE = {"id": "book-0", "text": "a", "tags": ["sea"], "features": [1.0]}
+
+
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [
+        (b"", "catalogue can be read; got line=2"),
+        (b"[]", "catalogue can be read; got line=2"),
+        (b'{"id": "x", "text": "\xff", "tags": []}', "catalogue can be read; got line=2"),
+        ({"more": 1}, "line=2, reason='more: "),
+        ({"id": 7}, "line=2, reason='id: "),
+        ({"text": None}, "line=2, reason='text: "),
+        ({"tags": "sea"}, "line=2, reason='tags: "),
+        ({"tags": [None]}, "line=2, reason='tags.0: "),
+        ({"features": ["1"]}, "line=2, reason='features.0: "),
+        ({"features": [math.nan]}, "line=2"),
+        ({"features": [1e300]}, "finite numbers"),
+        ({"features": [1.0, 2.0]}, "equally many features"),
+        ({"features": []}, "equally many features"),
+        ({"id": "book-2"}, "ids are unique"),
+        ({"id": " book"}, "no space around it"),
+        ({}, "catalogue is that of its manifest"),
+    ],
+)
+def test_a_catalogue_of_another_kind_is_refused(pack, line, rule):
+    path = pack / "catalogue.jsonl"
+    lines = path.read_bytes().splitlines()
+    lines[1] = line if isinstance(line, bytes) else json.dumps(LINE | {"id": "book-1"} | line).encode()
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    claim(pack)
+    refused(pack, rule)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda lines: lines[:-1], lambda lines: [*lines, lines[0]], lambda lines: [*lines, b""]]
+)
+def test_a_catalogue_has_as_many_lines_as_items(pack, change):
+    path = pack / "catalogue.jsonl"
+    path.write_bytes(b"\n".join(change(path.read_bytes().splitlines())) + b"\n")
+    claim(pack)
+    refused(pack, "catalogue has its items; got items=[57], expected=6")
+
+
+def test_an_older_catalogue_of_another_kind_is_refused(tmp_path):
+    pack = shutil.copytree(FORMAT_2, tmp_path / "pack")
     path = pack / "catalogue.parquet"
     table = pq.read_table(path)
     wrong = {
@@ -332,11 +391,10 @@ def test_a_pack_without_a_statement_is_refused(pack, content):
 
 def test_reading_needs_no_torch_and_no_table_library():
     import subprocess
-    import sys
 
     code = "import sys, fedrec.device.packs, fedrec.model.publish; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "pandas", "scipy", "flwr", "transformers", "pickle5"} & set(found)
+    assert not {"torch", "pandas", "pyarrow", "scipy", "flwr", "transformers", "pickle5"} & set(found)
     assert "fedrec.model.pack_files" in found
 
 
