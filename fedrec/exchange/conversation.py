@@ -21,6 +21,7 @@ from fedrec.exchange.parcels import Parcel
 
 _LONGEST = 0.5  # seconds between two looks while nothing comes
 _SETTLING = 45.0  # seconds after an outage in which nodes report back
+_SILENCE = (60.0, 600.0)  # seconds without any reply after which what is open is asked again: at least, at most
 _ATTEMPTS = 5  # at one request
 _SKEW = 600.0  # seconds: Flower lets the clocks of server and node be five minutes apart, either way
 _LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
@@ -96,8 +97,9 @@ class Mail:
 class Conversation:
     """Requests, each of which is replied to at most once, by `until` of the monotonic clock.
 
-    A SuperLink that was gone may have lost a request or a reply on its way. What is open then is asked again under a
-    new id; the first reply counts, to whichever of them.
+    A SuperLink that was gone may have lost a request or a reply on its way, and it never hands out a second time what
+    a node's broken line has swallowed. What is open then, or after a quarter of the time without any reply, is asked
+    again under a new id; the first reply counts, to whichever of them.
     """
 
     def __init__(self, post: Post, mail: Mail, requests: Sequence[Message], *, until: float) -> None:
@@ -108,6 +110,8 @@ class Conversation:
         self._again, self._again_at = set(self._open), 0.0
         self._broken, self._broke_at = False, float("-inf")
         self._took = 0.0  # seconds of the last look
+        least, most = _SILENCE
+        self._heard, self._silence = time.monotonic(), max(least, min(most, (until - time.monotonic()) / 4))
 
     def replies(self, pause: float) -> Iterator[Message]:
         """Replies as they come. `pause` is the first between two looks, in seconds; longer ones follow."""
@@ -116,7 +120,7 @@ class Conversation:
             came = False
             try:
                 for reply in self._turn():
-                    came = True
+                    came, self._heard = True, time.monotonic()
                     yield reply
             except RunError as error:
                 _LOG.warning("the SuperLink is out of order: %s", error)
@@ -138,8 +142,9 @@ class Conversation:
                 continue
             del self._open[place]
             yield reply
-        if self._broken:
-            self._broken, self._again = False, {place for place, tries in self._open.items() if tries < _ATTEMPTS}
+        if self._broken or time.monotonic() - self._heard > self._silence:
+            self._broken, self._heard = False, time.monotonic()
+            self._again = {place for place, tries in self._open.items() if tries < _ATTEMPTS}
 
     def _ask(self) -> Iterator[Message]:
         """Leave what is to be asked; absences of the nodes that nothing can be left for."""

@@ -256,6 +256,15 @@ class TestConversations:
         assert len(list(Conversation(carrier, Mail(carrier, 500.0, MOST), [hello(1)], until=500.0).replies(0.001))) == 1
         assert rests[:2] == [pytest.approx(1.0)] * 2
 
+    def test_what_a_broken_line_has_swallowed_is_asked_again_after_a_long_silence(self, monkeypatch):
+        now = [0.0]
+        clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda rest: now.__setitem__(0, now[0] + rest))
+        monkeypatch.setattr(conversation, "time", clock)
+        carrier = Carrier({2: lambda left: carrier.answer(left[0], 1), 3: lambda left: carrier.answer(left[2], 2)})
+        talking = Conversation(carrier, Mail(carrier, 400.0, MOST), [hello(1), hello(2)], until=400.0).replies(0.1)
+        assert [reply.metadata.src_node_id for reply in talking] == [1, 2]
+        assert 100 < now[0] < 110 and [each.metadata.dst_node_id for each in carrier.left] == [1, 2, 2]
+
     def test_a_duplicate_and_a_stranger_are_dropped(self):
         stranger = hello(3)
 
