@@ -29,7 +29,7 @@ from fedrec.study.design import Study
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 READERS = {"policy": Policy, "study": Study}  # of TOML that is no plan
-FRAGMENTS = {"data.md", "evaluation.md"}  # their examples need data that is not there
+FRAGMENTS = {"data.md", "evaluation.md", "words.md"}  # their examples need data that is not there
 BLOCK = re.compile(r"(?:<!-- test: (?P<note>.*?) -->\n)?```(?P<kind>\w+)\n(?P<body>.*?)```", re.DOTALL)
 OURS = re.compile(r"\b(?:fedrec|server|client|simulations|tests)/[\w/-]+\.(?:py|toml)\b")
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
