@@ -24,3 +24,11 @@ def _home(tmp_path_factory):
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as place:
         os.environ["RAY_TMPDIR"] = place
         yield
+
+
+@pytest.fixture(scope="module")
+def no_disk():
+    """Nothing waits for the disk: a killed process keeps what it wrote, synced or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield

@@ -1,7 +1,6 @@
 """What every kind of round promises, and what a private one promises on top."""
 
 import itertools
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -23,10 +22,7 @@ SIZE = 6
 PLAN, SECRET = plan_of("poisson", rounds=3, level=Level.TEST), plan_of("poisson", rounds=3)
 
 
-@pytest.fixture(autouse=True)
-def no_disk(monkeypatch):
-    """What is synced when is the business of test_ledger_crash."""
-    monkeypatch.setattr(os, "fsync", lambda file: None)
+pytestmark = pytest.mark.usefixtures("no_disk")
 
 
 class Open:

@@ -27,10 +27,7 @@ ROUNDS, BANDS, WIDE = 6, 3, 20_000
 PLAN, TEST = plan_of("banded", rounds=ROUNDS), plan_of("banded", rounds=ROUNDS, level=Level.TEST)
 
 
-@pytest.fixture(autouse=True)
-def no_disk(monkeypatch):
-    """What is synced when is the business of other tests."""
-    monkeypatch.setattr("os.fsync", lambda file: None)
+pytestmark = pytest.mark.usefixtures("no_disk")
 
 
 # Its size and shape.

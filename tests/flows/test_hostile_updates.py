@@ -30,10 +30,7 @@ CONTENT = "a message holds a header and at most one vector"
 HEADER = "a header names version, task, round, client, hosts, clip, nonce, model and nothing else"
 
 
-@pytest.fixture(autouse=True)
-def no_disk(monkeypatch):
-    """Nothing crashes here."""
-    monkeypatch.setattr("os.fsync", lambda file: None)
+pytestmark = pytest.mark.usefixtures("no_disk")
 
 
 def records(**given):

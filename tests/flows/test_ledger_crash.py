@@ -15,10 +15,7 @@ PLAN = plan_of("poisson", rounds=3)
 DIGEST = "d" * 64
 
 
-@pytest.fixture(autouse=True)
-def no_disk(monkeypatch):
-    """A killed process keeps what it wrote, synced or not: thousands of openings need not wait for the disk."""
-    monkeypatch.setattr(os, "fsync", lambda file: None)
+pytestmark = pytest.mark.usefixtures("no_disk")
 
 
 def run(ledger, number, told=lambda done: None):

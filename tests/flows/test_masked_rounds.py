@@ -60,10 +60,7 @@ PLAIN, PLAN = PLAINS["shares"], masked(PLAINS["shares"])
 FIRST = range(0, 40, 4)  # who comes to round 1
 
 
-@pytest.fixture(autouse=True)
-def no_disk(monkeypatch):
-    """A crash here is an exception: what was written stays."""
-    monkeypatch.setattr("os.fsync", lambda file: None)
+pytestmark = pytest.mark.usefixtures("no_disk")
 
 
 @dataclass

@@ -28,12 +28,7 @@ PUBLIC = KEY.public_key()
 NOBODY = 65534
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_disk():
-    """A killed process keeps what it wrote, synced or not: thousands of files need not wait for the disk."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda file: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_disk")
 
 
 @pytest.fixture

@@ -51,10 +51,7 @@ def skips(kind, number):
     return kind in ("shares", "local") or (kind == "warm" and number > 1)
 
 
-@pytest.fixture(autouse=True)
-def no_disk(monkeypatch):
-    """A crash here is an exception: what was written stays."""
-    monkeypatch.setattr("os.fsync", lambda file: None)
+pytestmark = pytest.mark.usefixtures("no_disk")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Whatever is changed in a signed pack, on disk or on its way: it is refused, or it is the same pack."""
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -20,12 +19,7 @@ PUBLIC = KEY.public_key()
 places = some.floats(0, 1, exclude_max=True)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_disk():
-    """A killed process keeps what it wrote, synced or not: thousands of files need not wait for the disk."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda file: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_disk")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, replace
 
 import pytest
@@ -33,10 +32,7 @@ def lose(ledger, number):
     ledger.abort(number)
 
 
-@pytest.fixture(autouse=True)
-def no_disk(monkeypatch):
-    """What is synced when is the business of test_ledger_crash."""
-    monkeypatch.setattr(os, "fsync", lambda file: None)
+pytestmark = pytest.mark.usefixtures("no_disk")
 
 
 @pytest.fixture

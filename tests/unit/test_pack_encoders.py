@@ -19,12 +19,7 @@ from fedrec.model.publish import publish, published_file
 PUBLIC = KEY.public_key()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_disk():
-    """A killed process keeps what it wrote, synced or not: thousands of files need not wait for the disk."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda file: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_disk")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What format 3 added: a catalogue that is read without Arrow, and a sentiment head."""
 
 import json
-import os
 import shutil
 
 import numpy as np
@@ -21,12 +20,7 @@ PUBLIC = KEY.public_key()
 HEAD = np.arange(257, dtype=np.float32)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_disk():
-    """A killed process keeps what it wrote, synced or not: thousands of files need not wait for the disk."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda file: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_disk")
 
 
 @pytest.fixture
