@@ -87,8 +87,8 @@ def flower_stays_outside(module: Module) -> list[str]:
 
 def databases_are_history_and_ledgers(module: Module) -> list[str]:
     store = {f"fedrec.device.{name}" for name in ("contents", "database", "forgetting", "store")}
-    allowed = module.name in store | {"fedrec.deploy.roster"} or module.name.endswith("ledger")
-    return [] if allowed else reaches(module, "sqlite3")
+    allowed = module.name in store | {"fedrec.databases", "fedrec.deploy.roster"} or module.name.endswith("ledger")
+    return [] if allowed else reaches(module, "sqlite3", "fedrec.databases")
 
 
 def apps_are_offline(module: Module) -> list[str]:
@@ -183,6 +183,7 @@ CRACKS: list[tuple[Wall, str, str]] = [
     (flower_stays_outside, "fedrec.cli.new", "def late():\n    from flwr.app import Message"),
     (databases_are_history_and_ledgers, "fedrec.population.new", "import sqlite3"),
     (databases_are_history_and_ledgers, "fedrec.embed.store", "import sqlite3"),
+    (databases_are_history_and_ledgers, "fedrec.embed.new", "from fedrec.databases import connected"),
     (apps_are_offline, "fedrec.embed.new", "def late():\n    import httpx"),
     (apps_are_offline, "fedrec.embed.recommender", "from fedrec.deploy.enrol import fetch"),
     (apps_are_offline, "fedrec.embed.new", "from socket import create_connection"),

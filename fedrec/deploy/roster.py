@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from threading import Lock
 
+from fedrec.databases import connected, transaction
 from fedrec.deploy.invitation import digest, new_secret
 from fedrec.errors import DataError, SpecError
 from fedrec.files import Closing
@@ -26,7 +26,6 @@ CREATE TABLE invitation (
 PRAGMA user_version = 1;
 """
 _VERSION = 1
-_PATIENCE = 30.0  # seconds that one process waits for another's transaction
 
 
 class Reason(StrEnum):
@@ -64,9 +63,7 @@ class Roster(Closing):
 
     def __init__(self, path: Path, seats: int) -> None:
         self._seats, self._lock = seats, Lock()
-        if not path.exists():
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        self._db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+        self._db = connected(path)
         try:
             self._db.execute("PRAGMA journal_mode = DELETE")
             self._db.execute("PRAGMA synchronous = FULL")
@@ -167,14 +164,8 @@ class Roster(Closing):
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+        with self._lock, transaction(self._db):
+            yield
 
     def _taken(self) -> int:
         (taken,) = self._db.execute("SELECT count(*) FROM seat").fetchone()

@@ -5,21 +5,17 @@ Changes are journalled by rollback, not by a write-ahead log: whoever cuts a log
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
 
+from fedrec.databases import connected, speaks_of_damage, transaction
 from fedrec.errors import DataError, RunError
 from fedrec.files import Closing
 
 _OURS = 0x66656472  # "fedr": tells this file from other databases
-_SURROUNDINGS = {  # what the file is not to blame for
-    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH,
-}  # fmt: skip
 
 
 class Database(Closing):
@@ -31,9 +27,7 @@ class Database(Closing):
     def __init__(self, path: Path) -> None:
         self.path, self.held = path, RLock()
         with _explained(path):
-            with suppress(FileExistsError):  # SQLite would let others read it
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+            self._db = connected(path)
         try:
             self._open()
         except BaseException:
@@ -62,15 +56,8 @@ class Database(Closing):
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
         """Everything or nothing: on disk when this ends, or as it was if it raises."""
-        with self._bare() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+        with self._bare() as db, transaction(db):
+            yield db
 
     def sweep(self) -> None:
         """Write the file anew: `secure_delete` alone leaves copies where SQLite has moved rows between pages.
@@ -169,11 +156,9 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-        foreign = code & 0xFF in _SURROUNDINGS and code != sqlite3.SQLITE_IOERR_SHORT_READ
-        if foreign or isinstance(error, sqlite3.ProgrammingError):
-            raise _unusable(path, str(error)) from None
-        raise damaged(path) from None
+        if speaks_of_damage(error):
+            raise damaged(path) from None
+        raise _unusable(path, str(error)) from None
     except OSError as error:
         raise _unusable(path, error.strerror or type(error).__name__) from None
 

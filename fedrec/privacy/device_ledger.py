@@ -14,10 +14,11 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from fedrec.databases import connected, speaks_of_damage, transaction
 from fedrec.errors import BudgetExceeded, RunError
 from fedrec.files import Closing, write_atomic
 from fedrec.privacy.enrolment import Limits, Terms
@@ -32,10 +33,6 @@ _SCHEMA = (
 _COLUMNS = "device, seq, CAST(line AS BLOB)"  # whatever type a changed byte may give a line
 _REMEMBERED = 10_000  # standings kept in memory
 _HASH = 64  # a line begins with this many hexadecimal digits
-_SURROUNDINGS = {  # what the file is not to blame for
-    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH,
-}  # fmt: skip
 
 
 class DeviceLedger(Closing):
@@ -53,9 +50,7 @@ class DeviceLedger(Closing):
         self._appended: list[tuple[str, Standing]] = []
         with _explained(path):
             self._lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-            with suppress(FileExistsError):  # SQLite would let others read it
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+            self._db = connected(path)
         try:
             self._open()
         except BaseException:
@@ -161,16 +156,10 @@ class DeviceLedger(Closing):
         """Everything or nothing, one process at a time; the head follows before the next entry may come."""
         with _explained(self.path), _held(self._lock):
             self._appended = []
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(self._db):
                 if check:
                     self._settle()
                 yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
             self._known.update(self._appended)
             if self._appended:
                 self._settle()
@@ -281,9 +270,7 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-        foreign = code & 0xFF in _SURROUNDINGS and code != sqlite3.SQLITE_IOERR_SHORT_READ
-        if not foreign and not isinstance(error, sqlite3.ProgrammingError):
+        if speaks_of_damage(error):
             raise broken("a device's ledger is a database that can be read") from error
         raise _unusable(path, str(error)) from error
     except OSError as error:
