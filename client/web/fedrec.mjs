@@ -7,9 +7,6 @@ import { parseTensors } from "./tensors.mjs";
 
 export const KINDS = ["view", "click", "like", "rate", "search", "review", "skip"];
 const CHOICES = new Set(["view", "click", "like", "rate", "review"]); // a search or a skip chooses nothing
-const PROFILE = {
-  view: 0.5, click: 1, like: 1.5, rate: 1, search: 1, review: 1, skip: -0.5, rating: 0, text: 0.5,
-};
 const FAINTEST = 1e-6; // a view of a history is divided by its length, or by this
 const SHORTEST = 1e-6; // of a text's way from the centre
 const MOST = 1 << 30; // bytes of a file that a page takes on
@@ -58,7 +55,7 @@ export class Pack {
     this.parameters = parameters;
     this.dim = info.ranking.dim;
     this.decays = info.ranking.decays;
-    this.profile = { ...PROFILE, ...(info.plan.profile ?? {}) };
+    this.profile = info.plan.profile;
     const count = this.items.length * this.dim;
     if (this.vectors.values.length !== count || this.prior.values.length !== this.items.length) {
       throw new PackError("a pack's item vectors are those of its catalogue");

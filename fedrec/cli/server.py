@@ -241,7 +241,6 @@ def _prepared(folder: Path, plan: Plan, catalogue: Catalogue) -> Prepared:
     """A run folder of the plan, made anew if an earlier try was cut off."""
     from fedrec.deploy.site import Prepared
     from fedrec.deploy.trainer import claims_of
-    from fedrec.files import write_atomic
     from fedrec.privacy.statement import written
     from fedrec.runs import Run
     from fedrec.task import PLAN, Task
@@ -249,9 +248,10 @@ def _prepared(folder: Path, plan: Plan, catalogue: Catalogue) -> Prepared:
     task = Task(plan, catalogue)
     task.check_widths()
     if not (folder / PLAN).exists():
-        Run.create(folder, task, data="")
+        run = Run.create(folder, task, data="")
     else:
-        Run.open(folder).check_plan(plan)
+        run = Run.open(folder)
+        run.check_plan(plan)
     claims = claims_of(task)
-    write_atomic(folder / "statement.json", written(claims).encode())
+    run.write("statement.json", written(claims))
     return Prepared(task.hash, "\n\n".join(claim.text() for claim in claims) + "\n")

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from fedrec.device.event import NO_ITEM, Kind
 from fedrec.device.history import History
-from fedrec.device.profile import Tower, signed_weights
+from fedrec.device.profile import Tower
+from fedrec.device.weights import signed_weights
 from fedrec.model.adapter import TowerInputs
 from fedrec.privacy.interaction import Blocks
 from fedrec.spec import ProfileSpec

@@ -13,12 +13,11 @@ from torch.nn import functional
 
 from fedrec.device.event import NO_ITEM
 from fedrec.device.history import History
+from fedrec.device.weights import FAINTEST, signed_weights
 from fedrec.model.adapter import TowerInputs
 from fedrec.spec import ProfileSpec
 
 Tower = Callable[[Sequence[str]], TowerInputs]
-
-FAINTEST = 1e-6  # a view is divided by its length, or by this
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +86,6 @@ def contexts(vectors: Tensor, cuts: Tensor, decays: Sequence[float]) -> Tensor:
     age = back.clamp(min=0).to(vectors.dtype)
     weights = torch.stack([decay**age * known for decay in map(torch.tensor, decays)])
     return functional.normalize(weights @ vectors, dim=-1, eps=FAINTEST)
-
-
-def signed_weights(history: History, spec: ProfileSpec) -> NDArray[np.float32]:
-    """(event,) kind × rating × the event's own weight."""
-    ratings = history.ratings
-    factor = np.where(np.isnan(ratings), 1.0, 1.0 + spec.rating * (2.0 * np.nan_to_num(ratings) - 1.0))
-    return (np.array(spec.kinds())[history.kinds] * factor * history.weights).astype(np.float32)
 
 
 def _long(values: NDArray[np.integer]) -> Tensor:

@@ -55,6 +55,7 @@ class Contributor:
     disguise: Disguise | None = field(default=None, repr=False)
     rounds: list[int] = field(default_factory=list)
     _over: int = field(default=0, repr=False)  # the last round whose masks may be lifted
+    _at_work: bool = field(default=False, repr=False)
 
     @property
     def client(self) -> int:
@@ -71,8 +72,12 @@ class Contributor:
         ticket = self.consent.ticket()
         ticket.check()
         self._admit(turn.number)
-        sent = self.device.take_part(turn, shared)
-        self.rounds.append(turn.number)
+        self._at_work = True
+        try:
+            sent = self.device.take_part(turn, shared)
+            self.rounds.append(turn.number)
+        finally:
+            self._at_work = False
         with ticket.permit():
             return sent
 
@@ -83,8 +88,9 @@ class Contributor:
 
     @property
     def awaited(self) -> bool:
-        """Whether others need its word for a round that it took part in: to lift their masks."""
-        return self.disguise is not None and bool(self.rounds) and self.rounds[-1] > self._over
+        """Whether a round is under way in which others need its word: its update, and then to lift their masks."""
+        masked = self.disguise is not None and bool(self.rounds) and self.rounds[-1] > self._over
+        return self._at_work or masked
 
     def _admit(self, number: int) -> None:
         found = standings(self.folder)

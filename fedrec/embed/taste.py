@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec.device.contents import Columns
 from fedrec.device.event import NO_ITEM, Kind
+from fedrec.device.weights import FAINTEST, signed_weights
 from fedrec.sections import ProfileSpec
 from fedrec.settings import checked
 
 if TYPE_CHECKING:
     from fedrec.device.act import Act
-    from fedrec.device.store import Columns
     from fedrec.embed.reader import Reader
     from fedrec.model.pack_files import Pack
 
 Doubles = NDArray[np.float64]
 
-FAINTEST = 1e-6  # a view is divided by its length, or by this, as in fedrec.device.profile
 _EVERY = 256  # events between the sums that are kept: so far back a change recomputes more than itself
 
 
@@ -73,7 +73,7 @@ class Taste:
         known = [n for n, (item, row) in enumerate(zip(columns.items, rows, strict=True)) if not item or row != NO_ITEM]
         written = list(dict.fromkeys(columns.texts[n] for n in known if columns.texts[n]))
         readings = dict(zip(written, reader.vectors(written), strict=True)) if written else {}
-        weights = _signed(columns.kinds, columns.ratings, columns.weights, taste._spec).tolist()
+        weights = signed_weights(columns, taste._spec).tolist()
         ids, times, kinds = columns.ids.tolist(), columns.times.tolist(), columns.kinds.tolist()
         for n in known:
             text, beside = columns.texts[n], weights[n] * taste._beside(rows[n])
@@ -92,9 +92,7 @@ class Taste:
         row = self.pack.catalogue.rows.get(act.item, NO_ITEM)
         if act.item and row == NO_ITEM:
             return
-        (weight,) = _signed(
-            np.array([act.kind]), np.array([act.rating], np.float32), np.array([act.weight], np.float32), self._spec
-        ).tolist()
+        (weight,) = signed_weights(Columns.of([(event_id, act)]), self._spec).tolist()
         reading = self._reader.vectors([act.text])[0] if act.text else None
         trace = Trace(event_id, act.time, act.kind, row, weight, act.text, weight * self._beside(row), reading)
         place = bisect_right(self._traces, (act.time, event_id), key=lambda one: (one.time, one.id))
@@ -203,15 +201,6 @@ class Taste:
         if trace.reading is not None:
             sums += trace.beside * trace.reading.astype(np.float64)
         return sums
-
-
-def _signed(
-    kinds: NDArray[np.integer], ratings: NDArray[np.float32], weights: NDArray[np.float32], spec: ProfileSpec
-) -> NDArray[np.float32]:
-    """(event,) kind × rating × the event's own weight."""
-    factor = np.where(np.isnan(ratings), 1.0, 1.0 + spec.rating * (2.0 * np.nan_to_num(ratings) - 1.0))
-    signed: NDArray[np.float32] = (np.array(spec.kinds())[kinds] * factor * weights).astype(np.float32)
-    return signed
 
 
 def _unit(sums: Doubles) -> Doubles:

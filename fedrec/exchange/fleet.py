@@ -16,7 +16,12 @@ from typing import TypeVar
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message, Metadata
-from flwr.common.constant import HEARTBEAT_CALL_TIMEOUT, HEARTBEAT_DEFAULT_INTERVAL, TIMESTAMP_HEADER
+from flwr.common.constant import (
+    HEARTBEAT_CALL_TIMEOUT,
+    HEARTBEAT_DEFAULT_INTERVAL,
+    HEARTBEAT_MIN_INTERVAL,
+    TIMESTAMP_HEADER,
+)
 from flwr.common.serde import message_from_proto
 from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2
 from flwr.proto.node_pb2 import Node as Named
@@ -34,6 +39,7 @@ MOST = 64 << 20
 INTERVAL = HEARTBEAT_DEFAULT_INTERVAL  # seconds
 
 _PROMISED = 2 * INTERVAL  # the server takes a node for lost after twice as long: under load heartbeats are late
+_FAREWELL = HEARTBEAT_MIN_INTERVAL  # of a node that leaves: the server fetches its last reply within twice as long
 _SIGNED_FOR = 20.0  # seconds; the server accepts a signature for five minutes
 _DRIFT = 2  # seconds between two clocks that are told apart by whole seconds
 _PROMPT = Limits(HEARTBEAT_CALL_TIMEOUT, 1 << 16, prompt=True)
@@ -60,8 +66,8 @@ class Node:
         self._shared = line is not None
         self._key, self._public = key, public_key_to_bytes(key.public_key())
         self._most, self._patience = most, patience
-        self._signed = (float("-inf"), dict[str, str]())
-        self._ahead = 0  # seconds by which the server's clock was found behind ours
+        self._signed = (float("-inf"), 0, dict[str, str]())
+        self._answered = float("-inf")
         self._me = Named(node_id=number)
 
     @property
@@ -88,10 +94,7 @@ class Node:
 
     def beat(self) -> None:
         """Say that this node is still there, every `INTERVAL`."""
-        request = heartbeat_pb2.SendNodeHeartbeatRequest(node=self._me, heartbeat_interval=_PROMISED)
-        said = self._ask("send-node-heartbeat", request, heartbeat_pb2.SendNodeHeartbeatResponse, _PROMPT)
-        if not said.success:
-            raise WireError("the server knows this node", remedy="Enrol this device again.")
+        self._beat(_PROMISED)
 
     def once(self, answer: Answer) -> bool:
         """Answer one message if one is waiting; whether there was one.
@@ -105,6 +108,7 @@ class Node:
         try:
             reply = self._reply(announced, tree, answer)
             self._insist(lambda: self._push(reply))
+            self._answered = time.monotonic()
             self._confirm(announced.metadata)
         except WireError as error:
             if error.got.get("code") != ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED:
@@ -113,7 +117,14 @@ class Node:
         return True
 
     def deactivate(self) -> None:
-        """Sign off; the server will not wait for this node."""
+        """Sign off; the server will not wait for this node.
+
+        A SuperLink drops a reply that it holds of a node that is off duty. Soon after an answer the node therefore
+        says nothing but that it is not to be waited for long.
+        """
+        if time.monotonic() - self._answered < 2 * _FAREWELL:
+            self._beat(_FAREWELL)
+            return
         request = fleet_pb2.DeactivateNodeRequest(node_id=self._me.node_id)
         self._ask("deactivate-node", request, fleet_pb2.DeactivateNodeResponse, _PROMPT)
 
@@ -121,6 +132,12 @@ class Node:
         """Hang up, unless others share the line."""
         if not self._shared:
             self._line.close()
+
+    def _beat(self, promised: float) -> None:
+        request = heartbeat_pb2.SendNodeHeartbeatRequest(node=self._me, heartbeat_interval=promised)
+        said = self._ask("send-node-heartbeat", request, heartbeat_pb2.SendNodeHeartbeatResponse, _PROMPT)
+        if not said.success:
+            raise WireError("the server knows this node", remedy="Enrol this device again.")
 
     def _reply(self, announced: Message, tree: message_pb2.ObjectTree, answer: Answer) -> Packed:
         try:
@@ -191,21 +208,23 @@ class Node:
         return self._line.ask(f"/v1/fleet/{what}", request, answer, self._headers(), limits)
 
     def _follows(self, seconds: object) -> bool:
-        """Sign by the server's clock from now on, if it is not the one that is followed already.
+        """Sign by the server's clock from now on, all nodes of this line, if it is not the one that we followed.
 
         A SuperLink takes nothing that is signed five seconds ahead of it. A signature is of use to that server alone,
         and TLS says that it is the one.
         """
-        if not isinstance(seconds, int) or abs(seconds - self._ahead) < _DRIFT:
+        _, followed, _ = self._signed
+        if not isinstance(seconds, int) or abs(seconds - followed) < _DRIFT:
             return False
-        self._ahead, self._signed = seconds, (float("-inf"), {})
+        self._line.ahead = seconds
         return True
 
     def _headers(self) -> dict[str, str]:
         """Who asks: Flower's signature covers the time alone, so that one may serve for several requests."""
-        signed_at, headers = self._signed
-        if abs(time.time() - signed_at) > _SIGNED_FOR:
-            stamp = (now() - timedelta(seconds=self._ahead + _DRIFT if self._ahead else 0)).isoformat()
+        signed_at, followed, headers = self._signed
+        ahead = self._line.ahead
+        if abs(time.time() - signed_at) > _SIGNED_FOR or followed != ahead:
+            stamp = (now() - timedelta(seconds=ahead + _DRIFT if ahead else 0)).isoformat()
             signature = self._key.sign(stamp.encode("ascii"), ec.ECDSA(hashes.SHA256()))
             headers = {
                 FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(self._public).decode("ascii"),
@@ -213,7 +232,7 @@ class Node:
                 TIMESTAMP_HEADER: stamp,
                 **versions("SuperNode"),
             }
-            self._signed = (time.time(), headers)
+            self._signed = (time.time(), ahead, headers)
         return headers
 
 

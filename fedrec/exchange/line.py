@@ -84,6 +84,7 @@ class Line:
         except (ssl.SSLError, ValueError):
             raise WireError("an authority's certificate is PEM", remedy="Enrol again to fetch it anew.") from None
         self.address, self.kept = address, Kept(keep)
+        self.ahead = 0  # seconds by which the server's clock was found behind ours
         self._turns = threading.BoundedSemaphore(_ABREAST)
         self._pool = httpcore.ConnectionPool(
             context, max_connections=_ABREAST + _PROMPT, keepalive_expiry=_LIVES,

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from fedrec.device.event import NO_ITEM, Kind
 from fedrec.device.history import History
-from fedrec.device.profile import signed_weights
+from fedrec.device.weights import signed_weights
 from fedrec.errors import DataError
 from fedrec.population.source import Population
 from fedrec.spec import ProfileSpec

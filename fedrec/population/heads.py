@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fedrec.device.profile import FAINTEST
+from fedrec.device.weights import FAINTEST
 from fedrec.model.ranking import Model
 from fedrec.population.batch import Laid, recency
 from fedrec.population.rivals import NEVER, Drawn, barred, barred_among

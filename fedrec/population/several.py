@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional
 
-from fedrec.device.profile import FAINTEST
 from fedrec.device.training import LocalTraining
+from fedrec.device.weights import FAINTEST
 from fedrec.model.ranking import Model, Parameters
 from fedrec.model.trunk import Top
 from fedrec.population.batch import Batch, Laid, decayed

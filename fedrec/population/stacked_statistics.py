@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from fedrec.device.profile import FAINTEST, Tower
+from fedrec.device.profile import Tower
 from fedrec.device.rounds import DeviceRounds, Holding
+from fedrec.device.weights import FAINTEST
 from fedrec.errors import RunError
 from fedrec.model.adapter import TowerInputs
 from fedrec.model.warm_estimates import triangle

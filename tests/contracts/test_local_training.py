@@ -14,8 +14,9 @@ from torch.func import functional_call
 
 from fedrec.device.event import NO_ITEM, Event, Kind
 from fedrec.device.history import History
-from fedrec.device.profile import Events, signed_weights
+from fedrec.device.profile import Events
 from fedrec.device.training import LocalTraining, trainable
+from fedrec.device.weights import signed_weights
 from fedrec.model.catalogue import Catalogue
 from fedrec.model.encoder import open_encoder
 from fedrec.model.ranking import Items, Model

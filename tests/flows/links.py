@@ -121,6 +121,11 @@ class Server:
             register(self.address, self.authority.pem, key.public_key())
         return keys
 
+    def node(self, key, **more):
+        """The node of an enrolled key, which knows its number: it may have been on duty a moment ago."""
+        number = register(self.address, self.authority.pem, key.public_key())
+        return Node(self.address, key, self.authority.pem, number=number, **more)
+
     def executing(self, *, ring=lambda: None):
         return executing(self.address, self.authority.pem, SECRET, {"run": "a test"}, ring=ring, pace=Pace(0.02))
 
@@ -129,7 +134,7 @@ class Server:
         """Nodes on duty in this process, and what rings their bell."""
         bell, stop = Bell(), Event()
         with closing(Line(self.address, self.authority.pem, keep=1 << 20)) as line:
-            nodes = [Node(self.address, key, self.authority.pem, line=line) for key in keys]
+            nodes = [self.node(key, line=line) for key in keys]
             duty = Thread(target=partial(run_nodes, nodes, answers, bell=bell.wait, stop=stop))
             duty.start()
             try:

@@ -1,6 +1,7 @@
 """An app's device takes part at a real site over TLS, on its owner's terms, and only then."""
 
 import socket
+import time
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ from apps import App, begun, invitation, plan_of, settled
 from devices import Settlement
 
 from fedrec.deploy.enrol import enrol
-from fedrec.device.member import Work
+from fedrec.device.member import Member, Work
 from fedrec.device.policy import Policy
+from fedrec.embed import stay
 from fedrec.embed.contribute import hindrance
 from fedrec.embed.contributor import partner
 from fedrec.embed.stay import Ending
@@ -36,10 +38,12 @@ def masked(tmp_path_factory):
     try:
         app = settled(federation, federation.folder / f"host-app/{OTHERS:05}", OTHERS)
         enrol(app.folder, invitation(federation))
-        app.preview, app.sent = app.ledger.preview(), []
+        app.preview, app.sent, app.revealed = app.ledger.preview(), [], []
         app.consent.grant("contribute")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(wire, "update", noting(app.sent, wire.update))
+            patch.setattr(Member, "_learnt", slowed(Member._learnt))
+            patch.setattr(Member, "revealed", lambda member, number: app.revealed.append(number))
             outcome = app.contribute()
         federation.finished(seconds=120)
         yield federation, app, outcome
@@ -53,6 +57,16 @@ def noting(seen, update):
         return update(to, header, sent)
 
     return noted
+
+
+def slowed(learnt):
+    """Training that lasts longer than the app takes to notice that the round was paid for."""
+
+    def later(*rest):
+        time.sleep(4 * stay._LOOK)
+        return learnt(*rest)
+
+    return later
 
 
 @pytest.fixture
@@ -69,6 +83,7 @@ def no_sockets(monkeypatch):
 def test_an_app_takes_part_like_any_other_device(masked):
     federation, app, outcome = masked
     assert (outcome.ending, outcome.rounds) == (Ending.NO_BUDGET, tuple(range(1, ROUNDS + 1)))
+    assert app.revealed == [1, 2]  # it stayed for the last round too, though by then nothing was left to give
     expected = model_of(federation.site.run, federation.world, federation.folder / "oracle")
     assert federation.model.tobytes() == expected.tobytes()
 

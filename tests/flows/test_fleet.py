@@ -193,7 +193,7 @@ def test_a_device_that_fails_says_so_and_no_more(server, keys):
 def test_a_message_that_is_too_large_is_refused_before_all_of_it_came(server, keys):
     with (
         server.executing() as grid,
-        closing(Node(server.address, keys[0], server.authority.pem, most=4096)) as device,
+        closing(server.node(keys[0], most=4096)) as device,
     ):
         node = device.activate()
         request = wire.train(node, wire.Header("task", 1), wire.arrays(np.zeros(10_000, np.float32)))
@@ -213,8 +213,17 @@ def test_what_cannot_be_left_for_a_node_is_an_absence(server, keys):
     assert got[12345].has_error() and not got[there].has_error()
 
 
+def test_a_reply_counts_though_its_device_left_at_once(server, keys):
+    with server.executing() as grid, closing(server.node(keys[0])) as device:
+        [asked] = grid.push_messages([wire.hello(device.activate())])
+        eventually(lambda: device.once(answering(APP, 0)))
+        device.deactivate()
+        [reply] = grid.pull_messages([asked])
+    assert wire.read_header(reply).client == 0
+
+
 def test_nobody_waits_beyond_the_timeout(server, keys):
-    with server.executing() as grid, closing(Node(server.address, keys[0], server.authority.pem)) as silent:
+    with server.executing() as grid, closing(server.node(keys[0])) as silent:
         node = silent.activate()
         began = time.monotonic()
         assert replies(grid, [wire.hello(node)], timeout=0.5) == []

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from fedrec.datasets.synthetic import generate
 from fedrec.device.event import NO_ITEM
-from fedrec.device.profile import signed_weights
+from fedrec.device.weights import signed_weights
 from fedrec.model import pack
 from fedrec.model.catalogue_files import read_catalogue
 from fedrec.model.encoder import open_encoder

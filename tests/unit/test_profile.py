@@ -6,7 +6,8 @@ import torch
 
 from fedrec.device.event import Event, Kind
 from fedrec.device.history import History
-from fedrec.device.profile import Events, contexts, signed_weights
+from fedrec.device.profile import Events, contexts
+from fedrec.device.weights import signed_weights
 from fedrec.model.adapter import TowerInputs
 from fedrec.spec import ProfileSpec
 
