@@ -116,6 +116,11 @@ class Run:
         saved = self.checkpoint(task)
         return (saved.round, saved.optimum.shared) if saved else (0, task.model.initial)
 
+    def beside(self, task: Task) -> Mapping[str, NDArray[np.float32]]:
+        """What the run's warm start released beside the model, by name."""
+        saved = self.checkpoint(task)
+        return saved.optimum.beside if saved else {}
+
     def ledger_head(self, task: Task) -> str:
         """Hash of the ledger's last record, "" where there is none; refuses P16 a model that is not of its release."""
         saved, ledger = self.checkpoint(task), self.path / "ledger.jsonl"

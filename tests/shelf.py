@@ -40,11 +40,12 @@ def task(maps="full", lean=False):
     return Task(Plan.of({"clients": 10, "model": model}), catalogue)
 
 
-def build(folder, seed=0, of=None):
+def build(folder, seed=0, of=None, beside=None):
     """An unsigned pack, different for each seed."""
     made = of or task()
     away = stream(seed, "shared").normal(0.0, 0.3, made.model.layout.size)
-    write_pack(folder, made, (made.model.initial + away).astype(np.float32), statements(None, simulated=True), round=3)
+    shared = (made.model.initial + away).astype(np.float32)
+    write_pack(folder, made, shared, statements(None, simulated=True), round=3, beside=beside)
 
 
 @cache

@@ -175,7 +175,7 @@ def publish_model(site: Site, task: Task, *, after: int = 0) -> int:
     run.write("statement.json", written(claims))
 
     def build(folder: Path) -> None:
-        write_pack(folder, task, shared, claims, round=number)
+        write_pack(folder, task, shared, claims, round=number, beside=run.beside(task))
 
     return publish(site.packs, build, site.signing, keep=site.spec.packs, after=after, encoder=site.encoder)
 

@@ -18,6 +18,7 @@ from fedrec.model.listed import listed
 from fedrec.model.pack_format import (
     CARD,
     CATALOGUE,
+    EXTRAS,
     FILES,
     FORMAT,
     ITEMS,
@@ -25,7 +26,7 @@ from fedrec.model.pack_format import (
     MANIFEST,
     MODEL,
     PARQUET,
-    SENTIMENT,
+    POPULARITY,
     SIGNATURE,
     STATEMENTS,
     manifest_of,
@@ -34,14 +35,16 @@ from fedrec.privacy.statement import Statement, written
 from fedrec.task import Task
 
 
-def write_pack(
-    folder: Path, task: Task, shared: NDArray[np.float32], claims: Sequence[Statement], *, round: int | None = None
-) -> None:
+def write_pack(  # noqa: PLR0913  (what of which task, promised how; the rest may be left out)
+    folder: Path, task: Task, shared: NDArray[np.float32], claims: Sequence[Statement], *, round: int | None = None,
+    beside: Mapping[str, NDArray[np.float32]] | None = None,
+) -> None:  # fmt: skip
     """Write an unsigned pack of `shared` as it is after `round` rounds; docs/packs.md has the files.
 
     Tensors have the names of the model's layout; `items.safetensors` holds what a device ranks with:
     `vectors` (item, dim) and `prior` (item,), and with what it places a free text: `centre` (width,)
-    and `projection` (width + feature, dim). Nothing in a pack comes from a device except through
+    and `projection` (width + feature, dim). `beside` is what the task's
+    warm start released beside the model. Nothing in a pack comes from a device except through
     the releases that `privacy.json` states.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,6 +58,8 @@ def write_pack(
     about = _about(task) | {"round": round}
     write_atomic(folder / MODEL, save(named, metadata={"task": task.hash}))
     write_atomic(folder / ITEMS, save({n: np.ascontiguousarray(v) for n, v in items.items()}))
+    if beside and "popularity" in beside:
+        write_atomic(folder / POPULARITY, save({"popularity": np.ascontiguousarray(beside["popularity"])}))
     write_atomic(folder / CATALOGUE, to_lines(task.catalogue))
     write_atomic(folder / STATEMENTS, written(claims).encode())
     write_atomic(folder / CARD, _card(about, claims).encode())
@@ -64,9 +69,9 @@ def write_pack(
 
 def _clear(folder: Path) -> None:
     # An older pack loses its manifest first: a crash must not leave it beside newer tensors.
-    for name in (MANIFEST, SIGNATURE, SENTIMENT, PARQUET):
+    for name in (MANIFEST, SIGNATURE, PARQUET, *EXTRAS):
         (folder / name).unlink(missing_ok=True)
-    for name in (*FILES, MANIFEST):
+    for name in (*FILES, *EXTRAS, MANIFEST):
         for torn in folder.glob(f".{name}.*"):  # of a writer that was killed: no reader would take the pack
             torn.unlink()
 
@@ -90,7 +95,8 @@ def _about(task: Task) -> dict[str, Any]:
 
 
 def _listed(folder: Path) -> dict[str, dict[str, str | int]]:
-    return {name: listed((folder / name).read_bytes()) for name in FILES}
+    extras = [name for name in EXTRAS if (folder / name).exists()]
+    return {name: listed((folder / name).read_bytes()) for name in (*FILES, *extras)}
 
 
 def _card(about: Mapping[str, Any], claims: Sequence[Statement]) -> str:

@@ -24,6 +24,7 @@ from fedrec.model.pack_format import (
     MANIFEST,
     MANIFEST_MOST,
     MODEL,
+    POPULARITY,
     SENTIMENT,
     SIGNATURE,
     SIGNATURE_BYTES,
@@ -33,6 +34,8 @@ from fedrec.model.pack_format import (
 
 Floats = NDArray[np.float32]
 
+_ROUNDED = 1e-3  # how far a sum of float32 numbers may be from 1
+
 
 @dataclass(frozen=True, eq=False)
 class Pack:
@@ -41,7 +44,8 @@ class Pack:
     `parameters` has the names of the model's layout. `vectors` (item, dim) and `prior` (item,) rank; `centre` (width,)
     and `projection` (width + feature, dim) place a free text among the items. `statements` says who is protected from
     whom, one entry for each adversary. `sentiment` (width + 1,) are the weights of a linear head over adapted pooled
-    texts, its intercept last; None in a pack without one.
+    texts, its intercept last, and `popularity` (item,) is the share of each item in what people choose, of sum 1; None
+    in a pack without them.
     """
 
     info: PackInfo
@@ -53,6 +57,7 @@ class Pack:
     projection: Floats
     statements: tuple[dict[str, Any], ...]
     sentiment: Floats | None = None
+    popularity: Floats | None = None
 
     @property
     def reader(self) -> str:
@@ -129,7 +134,8 @@ def _loaded(folder: Path, info: PackInfo) -> Pack:
     return Pack(
         info, catalogue, parameters, statements=_statements(folder / STATEMENTS),
         vectors=items["vectors"], prior=items["prior"], centre=items["centre"], projection=items["projection"],
-        sentiment=_sentiment(folder, info),
+        sentiment=_extra(folder / SENTIMENT, info, {"weights": (info.encoder.dim + 1,)}),
+        popularity=_popularity(folder, info),
     )  # fmt: skip
 
 
@@ -150,14 +156,22 @@ def _older(path: Path, items: int) -> Catalogue:
     return from_parquet(path, items=items)
 
 
-def _sentiment(folder: Path, info: PackInfo) -> Floats | None:
-    if SENTIMENT not in info.files:
+def _popularity(folder: Path, info: PackInfo) -> Floats | None:
+    found = _extra(folder / POPULARITY, info, {"popularity": (info.catalogue.items,)})
+    if found is not None and not (found.min() > 0 and abs(float(found.sum(dtype=np.float64)) - 1) < _ROUNDED):
+        raise DataError("popularities are positive and add up to 1", file=POPULARITY)
+    return found
+
+
+def _extra(path: Path, info: PackInfo, expected: Mapping[str, tuple[int, ...]]) -> Floats | None:
+    """The one tensor of a file that not every pack has."""
+    if path.name not in info.files:
         return None
-    found, width = _tensors(folder / SENTIMENT), info.encoder.dim + 1
+    found = _tensors(path)
     shapes = {name: value.shape for name, value in found.items()}
-    if shapes != {"weights": (width,)}:
-        raise DataError("a pack's sentiment head fits its encoder", found=shapes, expected={"weights": (width,)})
-    return found["weights"]
+    if shapes != expected:
+        raise DataError("what a pack has besides fits its model", file=path.name, found=shapes, expected=dict(expected))
+    return next(iter(found.values()))
 
 
 def _tensors(path: Path) -> dict[str, Floats]:

@@ -25,7 +25,8 @@ CARD, CATALOGUE, ITEMS, MODEL, STATEMENTS = (
     "README.md", "catalogue.jsonl", "items.safetensors", "model.safetensors", "privacy.json",
 )  # fmt: skip
 FILES = (CARD, CATALOGUE, ITEMS, MODEL, STATEMENTS)
-SENTIMENT = "sentiment.safetensors"  # in some packs
+POPULARITY, SENTIMENT = "popularity.safetensors", "sentiment.safetensors"
+EXTRAS = (POPULARITY, SENTIMENT)  # in some packs
 PARQUET = "catalogue.parquet"  # the catalogue of formats 1 and 2
 
 ENCODERS = "encoders"  # a folder beside the folders of versions: text encoders, called by their digests
@@ -166,7 +167,7 @@ class PackInfo(Part):
 
     def _check_files(self) -> None:
         needed = set(FILES) - {CATALOGUE} | {self.catalogue_file}
-        allowed = needed | ({SENTIMENT} if self.format > 2 else set())
+        allowed = needed | (set(EXTRAS) if self.format > 2 else set())
         if not needed <= set(self.files) <= allowed:
             odd = sorted(needed - set(self.files) | set(self.files) - allowed)[:3]
             raise DataError("a pack's manifest lists the files of its format, and no others", odd=odd)

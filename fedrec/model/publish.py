@@ -18,11 +18,11 @@ from fedrec.model.encoder_files import encoder_file, encoder_in, place_encoder, 
 from fedrec.model.pack_files import read_manifest, verify_pack
 from fedrec.model.pack_format import (
     ENCODERS,
+    EXTRAS,
     FILES,
     LATEST,
     MANIFEST,
     PARQUET,
-    SENTIMENT,
     SIGNATURE,
     VERSION_MOST,
     PackInfo,
@@ -31,7 +31,7 @@ from fedrec.model.pack_format import (
     versions,
 )
 
-_SERVED = frozenset((MANIFEST, SIGNATURE, SENTIMENT, PARQUET, *FILES))  # also of versions from before format 3
+_SERVED = frozenset((MANIFEST, SIGNATURE, PARQUET, *EXTRAS, *FILES))  # also of versions from before format 3
 
 
 def sign_pack(folder: Path, key: Ed25519PrivateKey, *, version: int, encoder: str = "") -> PackInfo:

@@ -126,14 +126,11 @@ class WarmStart:
         Deterministic. Whatever the noise, the result is finite; the more of it, the closer to the public start. Where
         the noise is longer than all that can be learnt, it is the public start.
         """
-        multiplier = noise * self.users / (self.clip * self.length)
-        if noise and signal(self.users, len(self.model), multiplier) < NOTHING:
+        if self._drowned(noise):
             return self.model.initial.copy()
         sd = _UNKNOWN | {name: noise / block.weight for name, block in self.blocks.items()}
-        # No mean of clipped vectors lies further out: a garbled one must not overflow.
-        far = self.clip + 10 * noise
-        parts = self._parts(np.clip(np.nan_to_num(mean), -far, far))
-        mass = popularity(parts["popularity"], sd["popularity"], self.vectors, self.users / self.length**2)
+        parts = self._parts(mean, noise)
+        mass = self._mass(parts, noise)
         centre = mass @ self.vectors / mass.sum()
         luck = _LUCK / math.sqrt(self.users)
         views = Views(
@@ -150,6 +147,27 @@ class WarmStart:
         wanted = strengths @ views.centres(centre)
         prior = np.log(mass / mass.sum()) - (self.vectors + moved) @ wanted
         return self._shared(strengths, moved, prior)
+
+    def beside(self, mean: Floats, noise: float) -> dict[str, NDArray[np.float32]]:
+        """What the same release says beside the model: "popularity" (item,), all positive, of sum 1.
+
+        It is the share of each item in what people choose, each person with the same length of vote. Nothing where
+        the noise is longer than all that can be learnt.
+        """
+        if self._drowned(noise):
+            return {}
+        mass = self._mass(self._parts(mean, noise), noise)
+        return {"popularity": (mass / mass.sum()).astype(np.float32)}
+
+    def _drowned(self, noise: float) -> bool:
+        """Whether the noise is longer than all that can be learnt."""
+        multiplier = noise * self.users / (self.clip * self.length)
+        return bool(noise) and signal(self.users, len(self.model), multiplier) < NOTHING
+
+    def _mass(self, parts: Mapping[str, Floats], noise: float) -> Floats:
+        """(item,) how popular items are, all positive."""
+        sd = noise / self.blocks["popularity"].weight
+        return popularity(parts["popularity"], sd, self.vectors, self.users / self.length**2)
 
     def _moves(self, parts: Mapping[str, Floats], sd: Mapping[str, float], mass: Floats, views: Views) -> Floats:
         """(item, axis) how far items move, for queries of strength 1."""
@@ -172,7 +190,10 @@ class WarmStart:
             tensors["residuals"] = torch.from_numpy(self.scale * moved)
         return model.layout.flatten(tensors)
 
-    def _parts(self, mean: Floats) -> dict[str, Floats]:
+    def _parts(self, mean: Floats, noise: float) -> dict[str, Floats]:
+        """The unweighted parts of a mean. None of clipped vectors lies far out: a garbled one must not overflow."""
+        far = self.clip + 10 * noise
+        mean = np.clip(np.nan_to_num(mean), -far, far)
         if mean.shape != (self.size,):
             raise WireError("the mean does not fit the warm start", expected=self.size, shape=mean.shape)
         cuts = np.cumsum([block.size for block in self.blocks.values()])[:-1]

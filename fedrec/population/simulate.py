@@ -224,7 +224,8 @@ class Simulation:
         run.write("statement.json", written(results.statements))
         run.write("statement.txt", "\n\n".join(claim.text() for claim in results.statements) + "\n")
         run.write("table.md", table(results.evaluations))
-        write_pack(run.path / "pack", self.task, shared, results.statements, round=run.metrics()[-1]["round"])
+        number, beside = run.metrics()[-1]["round"], run.beside(self.task)
+        write_pack(run.path / "pack", self.task, shared, results.statements, round=number, beside=beside)
 
     def _record(self, found: _Measured) -> None:
         """Everything that was measured. The results come last: a run that has them is finished."""

@@ -19,6 +19,7 @@ from fedrec.rounds.optimizer import Optimum
 CHECKPOINT = "checkpoint.safetensors"  # its name in a run folder
 
 _NAMES = ("shared", "first", "second", "anchor")
+_BESIDE = "beside."  # what the names of tensors beside these begin with
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,7 @@ class Checkpoint:
     def save(self, path: Path) -> None:
         """Replace the checkpoint at `path`; a crash leaves the old one or the new one."""
         tensors = {name: np.ascontiguousarray(getattr(self.optimum, name)) for name in _NAMES}
+        tensors |= {_BESIDE + name: np.ascontiguousarray(value) for name, value in self.optimum.beside.items()}
         header = {
             "round": str(self.round), "task": self.task, "digest": self.digest, "tally": _packed(self.tally),
             "clip": "" if self.clip is None else self.clip.hex(),
@@ -54,7 +56,12 @@ class Checkpoint:
         try:
             with safe_open(path, framework="numpy") as file:
                 header = file.metadata() or {}
-                optimum = Optimum(*(file.get_tensor(name) for name in _NAMES))
+                beside = {
+                    name.removeprefix(_BESIDE): file.get_tensor(name)
+                    for name in file.keys()  # noqa: SIM118  (it is no dictionary)
+                    if name.startswith(_BESIDE)
+                }
+                optimum = Optimum(**{name: file.get_tensor(name) for name in _NAMES}, beside=beside)
                 number, of, digest = int(header["round"]), header["task"], header["digest"]
                 tally = _unpacked(header.get("tally", ""))
                 clip = float.fromhex(header["clip"]) if header.get("clip") else None

@@ -31,7 +31,8 @@ class Learner:
     def step(self, at: Optimum, release: Release, number: int) -> Optimum:
         """The optimum after round `number`. A warm start is where decay pulls back to from then on."""
         if self.warm and number == 1:
-            return Optimum.start(self.warm.solve(release.mean, release.noise))
+            beside = self.warm.beside(release.mean, release.noise)
+            return Optimum.start(self.warm.solve(release.mean, release.noise), beside)
         after = self.optimizer.step(at, release.mean, number - (self.warm is not None))
         if not np.isfinite(after.shared).all():
             raise RunError("the shared model diverged", remedy="Lower the learning rate.", round=number)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +13,21 @@ from fedrec.spec import FederationSpec
 
 @dataclass(frozen=True, eq=False)
 class Optimum:
-    """The shared vector, the optimiser's two moments, and what decay pulls towards, each (size,) float32."""
+    """The shared vector, the optimiser's two moments, and what decay pulls towards, each (size,) float32.
+
+    `beside` is what a warm start's release says beside the model, by name; training leaves it alone.
+    """
 
     shared: NDArray[np.float32]
     first: NDArray[np.float32]
     second: NDArray[np.float32]
     anchor: NDArray[np.float32]
+    beside: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, shared: NDArray[np.float32]) -> Optimum:
+    def start(cls, shared: NDArray[np.float32], beside: Mapping[str, NDArray[np.float32]] | None = None) -> Optimum:
         """Moments of zero; decay pulls back to where training starts."""
-        return cls(shared, np.zeros_like(shared), np.zeros_like(shared), shared)
+        return cls(shared, np.zeros_like(shared), np.zeros_like(shared), shared, beside or {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +50,14 @@ class ServerOptimizer:
         shared -= rate * self.spec.weight_decay * self.decayed * (shared - at.anchor)
         if self.spec.optimizer == "sgd":
             first = momentum * at.first + mean
-            return Optimum((shared + rate * first).astype(np.float32), first.astype(np.float32), at.second, at.anchor)
+            return replace(at, shared=(shared + rate * first).astype(np.float32), first=first.astype(np.float32))
         first = momentum * at.first + (1 - momentum) * mean
         second = self._second(at.second.astype(np.float64), mean**2)
         bias = 1 - momentum**number, 1 - _SECOND**number
         shared += rate * (first / bias[0]) / (np.sqrt(second / bias[1]) + _TINY)
-        return Optimum(shared.astype(np.float32), first.astype(np.float32), second.astype(np.float32), at.anchor)
+        return replace(
+            at, shared=shared.astype(np.float32), first=first.astype(np.float32), second=second.astype(np.float32)
+        )
 
     def _second(self, second: NDArray[np.float64], square: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.spec.optimizer == "adam":

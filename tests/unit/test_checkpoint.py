@@ -40,6 +40,13 @@ def test_what_is_saved_is_loaded_bit_for_bit(path):
     assert os.listdir(path.parent) == [path.name]
 
 
+def test_what_a_warm_start_left_beside_the_model_stays(path):
+    beside = {"popularity": np.array([0.25, 0.75], np.float32), "sentiment": np.zeros(3, np.float32)}
+    Checkpoint(1, "the task", "", Optimum.start(np.zeros(2, np.float32), beside)).save(path)
+    kept = Checkpoint.load(path, "the task").optimum.beside
+    assert {name: value.tolist() for name, value in kept.items()} == {n: each.tolist() for n, each in beside.items()}
+
+
 def test_a_row_of_a_larger_array_is_saved_as_its_own_numbers(path):
     table = np.arange(12, dtype=np.float32).reshape(4, 3)
     Checkpoint(1, "the task", "", Optimum(table[:, 0], table[:, 1], table[:, 2], table[:, 0])).save(path)

@@ -28,6 +28,9 @@ class Doubling:
         self.told.append(noise)
         return (2 * mean[:2]).astype(np.float32)
 
+    def beside(self, mean, noise):
+        return {"last": mean[2:].astype(np.float32)}
+
 
 def release(*mean, noise=0.0):
     return Release(np.array(mean, np.float64), "", noise)
@@ -47,7 +50,9 @@ def test_a_warm_start_replaces_what_was_there_and_decay_pulls_back_to_it():
     assert [learner.width(number) for number in (1, 2, 3)] == [3, 2, 2]
     at = learner.step(START, release(3.0, 4.0, 5.0, noise=0.25), 1)
     assert (at.shared.tolist(), at.anchor.tolist(), warm.told) == ([6, 8], [6, 8], [0.25])
+    assert at.beside["last"].tolist() == [5]
     moved = learner.step(at, release(2.0, 0.0), 2)
+    assert moved.beside is at.beside
     assert moved.shared.tolist() == pytest.approx([7, 8])
     back = learner.step(moved, release(0.0, 0.0), 3)
     assert back.shared.tolist() == pytest.approx([7 - 0.5 * 0.4 * (7 - 6), 8])  # a fifth of the way back

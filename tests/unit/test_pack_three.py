@@ -1,4 +1,4 @@
-"""What format 3 added: a catalogue that is read without Arrow, and a sentiment head."""
+"""What format 3 added: a catalogue that is read without Arrow, a sentiment head, and popularity."""
 
 import json
 import shutil
@@ -72,8 +72,8 @@ def test_a_sentiment_head_is_signed_and_read_like_the_rest(tmp_path):
 @pytest.mark.parametrize(
     ("weights", "rule"),
     [
-        (HEAD[:-1].copy(), "sentiment head fits its encoder"),
-        (HEAD[None], "sentiment head fits its encoder"),
+        (HEAD[:-1].copy(), "has besides fits its model"),
+        (HEAD[None], "has besides fits its model"),
         (HEAD.astype(np.float64), "tensors are float32"),
         (np.full(257, np.inf, np.float32), "tensors are finite"),
     ],
@@ -82,6 +82,30 @@ def test_a_head_that_does_not_fit_is_refused(tmp_path, weights, rule):
     build(tmp_path)
     with pytest.raises(DataError, match=rule):
         add_sentiment(tmp_path, weights)
+
+
+def test_popularity_is_read_like_the_rest_and_not_inherited(tmp_path):
+    shares = np.float32([0.5, 0.2, 0.1, 0.1, 0.05, 0.05])
+    build(tmp_path, beside={"popularity": shares})
+    sign_pack(tmp_path, KEY, version=3)
+    assert (read_pack(tmp_path, PUBLIC).popularity == shares).all()
+    build(tmp_path)
+    assert read_pack(tmp_path, None).popularity is None
+
+
+@pytest.mark.parametrize(
+    ("shares", "rule"),
+    [
+        (np.full(5, 0.2, np.float32), "has besides fits its model"),
+        (np.full(6, 0.2, np.float32), "positive and add up to 1"),
+        (np.float32([1.0, 0, 0, 0, 0, 0]), "positive and add up to 1"),
+        (np.full(6, np.nan, np.float32), "tensors are finite"),
+    ],
+)
+def test_popularity_that_is_none_is_refused(tmp_path, shares, rule):
+    build(tmp_path, beside={"popularity": shares})
+    with pytest.raises(DataError, match=rule):
+        verify_pack(tmp_path, None)
 
 
 def test_a_version_of_the_last_format_is_served_until_the_next(site, device):

@@ -157,6 +157,17 @@ def test_noise_longer_than_the_signal_gives_the_public_start_back_and_shorter_do
         assert (SMALL.solve(mean, sd).tobytes() == SMALL.model.initial.tobytes()) is same
 
 
+def test_popularity_is_said_beside_the_model_where_something_is_known_of_it():
+    counts = np.array([8.0, 4, 2, 1, 1, 2, 4, 8]) / 50
+    mean = SMALL.pack({name: np.zeros(block.shape) for name, block in SMALL.blocks.items()} | {"popularity": counts})
+    known = WarmStart(SMALL.model, SMALL.shares, users=10**6).beside(mean, 1e-4)["popularity"]
+    assert known == pytest.approx(counts / counts.sum(), rel=0.1) and known.sum() == pytest.approx(1)
+    for garbage in (0.0, 1e300, float("nan")):
+        found = SMALL.beside(np.full(SMALL.size, garbage), 0.1)["popularity"]
+        assert found.min() > 0 and found.sum() == pytest.approx(1, abs=1e-5)
+    assert SMALL.beside(mean, 1.01 * SMALL.clip / sqrt(len(SMALL.model))) == {}
+
+
 @pytest.mark.parametrize("garbage", [0.0, 1e300, -1e300, float("nan"), float("inf")])
 def test_garbage_makes_no_error(garbage):
     assert np.isfinite(SMALL.solve(np.full(SMALL.size, garbage), 0.1)).all()
