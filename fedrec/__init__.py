@@ -57,9 +57,10 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for one t
 
     def __getattr__(name: str) -> object:
         from importlib import import_module
-        from importlib.metadata import version
 
         if name == "__version__":
+            from importlib.metadata import version
+
             return version("fedrec")
         if name not in _HOMES:
             raise AttributeError(f"module 'fedrec' has no attribute {name!r}")

@@ -127,6 +127,10 @@ def noised(plan: Plan, search: Search = calibrate) -> tuple[Phase, ...]:
     Statistics of a warm start are clipped to 1 here, until they are fitted.
     """
     mode = Mode(plan.privacy.mode)
+    if plan.warm.opinions and stands_alone(plan):
+        remedy = "Set interaction.seconds above 0, or warm.opinions = 0."
+        raise PrivacyRefusal("P14", "an event that is an example by itself tells of popularity only", remedy=remedy,
+                             opinions=plan.warm.opinions)  # fmt: skip
     budget, phases = budget_of(plan), _phases(plan, mode)
     for phase in phases:
         check_mode(mode, phase)  # before a long search

@@ -81,10 +81,13 @@ class WarmSpec(Section):
     """A first round in which everybody sends clipped statistics, from which the ranking layer is computed.
 
     `share` is the part of the budget, in squared noise multipliers, that it gets when rounds of training follow.
+    `opinions` is the part of the squared length of a person's statistics that is about how they rated what they wrote,
+    and from which a sentiment head is learnt; 0: nothing is.
     """
 
     enabled: bool = False
     share: float = Field(0.8, gt=0, lt=1)
+    opinions: float = Field(0.0, ge=0, lt=1)
 
 
 class ProfileSpec(Section):

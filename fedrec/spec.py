@@ -166,6 +166,8 @@ class Plan(Section):
             raise ValueError("a run has a round: set federation.rounds or warm.enabled")
         if self.warm.enabled and self.federation.aggregation != "mean":
             raise ValueError('a warm start adds up statistics: set warm.enabled = false or aggregation = "mean"')
+        if self.warm.opinions and not self.warm.enabled:
+            raise ValueError("opinions are statistics of a warm start: set warm.enabled = true or warm.opinions = 0")
         return self
 
     @property

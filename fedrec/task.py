@@ -80,7 +80,7 @@ class Task:
         if stands_alone(self.plan):
             return WarmStart(self.model, ALONE, self.plan.clients, lone_length(self.plan.interaction.examples))
         shares = recommended(self.plan.clients, len(self.catalogue), noise).shares
-        return WarmStart(self.model, shares, self.plan.clients)
+        return WarmStart(self.model, shares.making_room(self.plan.warm.opinions), self.plan.clients)
 
     @cached_property
     def learner(self) -> Learner:

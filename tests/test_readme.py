@@ -80,7 +80,7 @@ def parse(line: str) -> None:
         assert name and found
         command = found
     flags = {name for param in command.params if getattr(param, "is_flag", False) for name in param.opts}
-    if given and given[-1].startswith("-") and given[-1] not in flags:
+    if given and given[-1].startswith("-") and given[-1] not in {"-", *flags}:
         given.append("1")  # an option is mentioned without its value
     try:
         if given:

@@ -2,17 +2,18 @@
 
 import asyncio
 import re
+import socket
+import threading
 from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 
 import httpx
+import uvicorn
 
 from client.examples.reader.app import application
-from client.examples.reader.library import Library
 from client.examples.reader.room import Room
 from fedrec import Recommender
-from fedrec.model.pack_files import read_pack
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "client" / "examples"
@@ -35,7 +36,7 @@ def example_pack(temporary, cli, tiny):
 def opened(pack, folder):
     """The room of whoever is kept in `folder`."""
     with Recommender.open(folder, pack=pack) as rec:
-        yield Room(rec, Library(read_pack(pack, None).catalogue), folder, 180)
+        yield Room(rec, folder, 180)
 
 
 class Visitor:
@@ -59,12 +60,12 @@ class Visitor:
         """Ask for a page and stay there; what it sends elsewhere is followed."""
         return self._at(self.send("GET", path))
 
-    def submit(self, action, press="", item="", **fill):
+    def submit(self, action, press="", item="", files=None, **fill):
         """Fill in the first form with this action, and if said this button and this item, and send it."""
         for target, fields, buttons in forms(self.page):
             if target == action and (not press or press in buttons) and item in ("", fields.get("item")):
                 pressed = {buttons[press]: press} if press else {}
-                return self._at(self.send("POST", action, data=fields | pressed | fill))
+                return self._at(self.send("POST", action, data=fields | pressed | fill, files=files))
         raise AssertionError(f"no form for {action} {press} {item} on {self.place}")
 
     def shelf(self, name=""):
@@ -113,3 +114,44 @@ def entered(room):
     visitor = Visitor(room)
     visitor.go(f"/enter/{room.keys.door}")
     return visitor
+
+
+# In a browser.
+
+
+@contextmanager
+def served(room):
+    """The app as `serve` serves it, in a thread; gives its address."""
+    bell = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(application(room), log_level="critical", lifespan="off", ws="none")
+    server = uvicorn.Server(config)
+    server.config.timeout_graceful_shutdown = 1
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bell]}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{bell.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        bell.close()
+
+
+def look(tab, address):
+    """Go to an address and wait for what it shows; `Tab.open` would wait for a script."""
+    tab.events.clear()
+    tab.call("Page.navigate", {"url": address})
+    settled(tab)
+
+
+def settled(tab):
+    """Wait for the page that is being loaded."""
+    while not any(event["method"] == "Page.loadEventFired" for event in tab.events):
+        tab.events.append(tab._next())
+
+
+def press(tab, key, text=""):
+    """One key, as a keyboard sends it."""
+    codes = {"Tab": 9, "Enter": 13, "Space": 32}
+    stroke = {"key": " " if key == "Space" else key, "code": key, "windowsVirtualKeyCode": codes[key], "text": text}
+    for kind in ("keyDown", "keyUp"):
+        tab.call("Input.dispatchKeyEvent", {"type": kind, **stroke})

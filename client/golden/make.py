@@ -7,14 +7,20 @@ import os
 import shutil
 import string
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
+from fedrec.device.act import Act
+from fedrec.device.event import Kind
+from fedrec.embed.ranker import Ranker, Standing
 from fedrec.embed.reader import PackReader, portable
+from fedrec.embed.taste import Taste
 from fedrec.model.catalogue import Catalogue
 from fedrec.model.equip import equip
 from fedrec.model.pack import write_pack
@@ -40,19 +46,34 @@ ITEMS = (
 )  # fmt: skip
 
 
+# Each for one rule of ranking: nobody, kinds and weights of events, texts alone and beside an item, what says nothing.
+HISTORIES: tuple[tuple[dict[str, str | float], ...], ...] = (
+    (),
+    ({"kind": "click", "item": "item-3"},),
+    ({"kind": "search", "text": "\u200b"}, {"kind": "search", "text": "the sea"}),
+    ({"kind": "click", "item": "item-3", "weight": 0.0}, {"kind": "view", "item": "not there"}),
+    ({"kind": "click", "item": "item-3", "weight": 0.0}, {"kind": "view", "item": "item-6"}),
+    ({"kind": "like", "item": "item-1", "weight": 2.0}, {"kind": "skip", "item": "item-5"}),
+    ({"kind": "rate", "item": "item-8", "rating": 0.25}, {"kind": "review", "item": "item-0", "text": "bread, light"}),
+    tuple({"kind": "click", "item": f"item-{row * 7 % 10}"} for row in range(40)),
+)  # fmt: skip
+
+
 def main() -> None:
-    """Write pack, encoder and golden.json beside this file."""
+    """Write packs, encoder and golden.json beside this file."""
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)  # the plan names the encoder's folder as it is seen from here, and no path of this machine
         save_encoder(Path("golden-encoder"))
         packs = Path("packs")
-        save_pack(packs / "pack")
-        equip(packs / "pack", precision="float32")
-        for name in ("pack", "encoders"):
+        shares = stream(0, "golden", "popularity").dirichlet(np.ones(len(ITEMS))).astype(np.float32)
+        for name, beside in (("pack", None), ("popular", {"popularity": shares})):
+            save_pack(packs / name, beside)
+            equip(packs / name, precision="float32")
+        for name in ("pack", "popular", "encoders"):
             shutil.rmtree(HERE / name, ignore_errors=True)
             shutil.copytree(packs / name, HERE / name)
-    pack = read_pack(HERE / "pack", None)
-    (HERE / "golden.json").write_text(json.dumps(answers(pack), indent=1, ensure_ascii=True) + "\n")
+    said = answers(*(read_pack(HERE / name, None) for name in ("pack", "popular")))
+    (HERE / "golden.json").write_text(json.dumps(said, indent=1, ensure_ascii=True) + "\n")
 
 
 def save_encoder(folder: Path) -> None:
@@ -80,17 +101,19 @@ def pieces() -> list[str]:
     return list(dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *alone, *inside]))
 
 
-def save_pack(folder: Path) -> None:
-    """An unsigned pack with LoRA, whose parameters are drawn and not trained."""
+def save_pack(folder: Path, beside: Mapping[str, NDArray[np.float32]] | None) -> None:
+    """An unsigned pack with LoRA, whose parameters are drawn and not trained; `beside` is what it has besides."""
     model = {"encoder": "folder:golden-encoder", "adapter": "lora", "rank": 2, "dim": 6}
     catalogue = Catalogue([f"item-{row}" for row in range(len(ITEMS))], ITEMS, tags=[("made up",)] * len(ITEMS))
     task = Task(Plan.of({"name": "golden", "clients": 10, "model": model}), catalogue)
     away = stream(0, "golden", "shared").normal(0.0, 0.3, task.model.layout.size)
-    write_pack(folder, task, (task.model.initial + away).astype(np.float32), statements(None, simulated=True))
+    write_pack(
+        folder, task, (task.model.initial + away).astype(np.float32), statements(None, simulated=True), beside=beside
+    )
 
 
-def answers(pack: Pack) -> dict[str, object]:
-    """For each text its ids, its pooled vector, its vector among the items, and the ranking after searching for it."""
+def answers(pack: Pack, popular: Pack) -> dict[str, object]:
+    """For each text what reading it gives, and the ranking after searching for it; and the rankings after histories."""
     encoder = portable(pack, HERE / "encoders" / pack.reader)
     reader = PackReader(pack, encoder.encode)
     cases = [
@@ -98,20 +121,26 @@ def answers(pack: Pack) -> dict[str, object]:
             "text": text,
             "ids": encoder.ids(text),
             "pooled": reader.pooled([text])[0].round(6).tolist(),
-            "vector": (vector := reader.vectors([text])[0]).round(6).tolist(),
-            "ranking": ranking(pack, vector),
+            "vector": reader.vectors([text])[0].round(6).tolist(),
+            "ranking": ranking(pack, reader, [{"kind": "search", "text": text}]),
         }
         for text in TEXTS
     ]
-    return {"encoder": pack.reader, "tolerance": 1e-4, "cases": cases}
+    histories = [
+        {"events": events, "ranking": ranking(pack, reader, events), "popular": ranking(popular, reader, events)}
+        for events in HISTORIES
+    ]
+    return {"encoder": pack.reader, "tolerance": 1e-4, "cases": cases, "histories": histories}
 
 
-def ranking(pack: Pack, vector: NDArray[np.float32]) -> list[list[object]]:
-    """[item, score], best first, for a history whose only event is one search: every context is its unit vector."""
-    length = np.linalg.norm(vector)
-    context = vector / length if length else vector
-    contexts = np.tile(context, (len(pack.info.ranking.decays), 1))
-    scores = pack.scores(contexts, np.zeros_like(vector))
+def ranking(pack: Pack, reader: PackReader, events: Sequence[Mapping[str, Any]]) -> list[list[object]]:
+    """[item, score], best first, of all items after `events`; one that is about nothing is none."""
+    taste = Taste(pack, reader)
+    for number, event in enumerate(events, 1):
+        about = dict(event) | {"kind": Kind[event["kind"].upper()], "time": number}
+        if event.get("item") or event.get("text", "").strip():
+            taste.add(number, Act(**about))
+    scores = Ranker(pack).exact(Standing.bare(taste), np.arange(len(pack.catalogue)))
     return [[pack.catalogue.ids[row], round(float(scores[row]), 5)] for row in np.argsort(-scores, kind="stable")]
 
 

@@ -9,6 +9,8 @@ export const KINDS = ["view", "click", "like", "rate", "search", "review", "skip
 const CHOICES = new Set(["view", "click", "like", "rate", "review"]); // a search or a skip chooses nothing
 const FAINTEST = 1e-6; // a view of a history is divided by its length, or by this
 const SHORTEST = 1e-6; // of a text's way from the centre
+const DOUBT = 8; // events: after so many, what a person does counts as much as what others choose
+const ROUNDED = 1e-3; // how far a sum of float32 numbers may be from 1
 const MOST = 1 << 30; // bytes of a file that a page takes on
 
 export class PackError extends Error {}
@@ -37,14 +39,16 @@ export async function openPack(get, { key = null } = {}) {
   }
   if (key !== null && info.signer !== key.toLowerCase()) throw new PackError("a pack names whoever signed it");
   const read = (name) => listed(get, name, info.files[name]);
-  const [catalogue, items, model] = await Promise.all(
-    ["catalogue.jsonl", "items.safetensors", "model.safetensors"].map(read),
-  );
-  return new Pack(info, lines(catalogue), parseTensors(items), parseTensors(model));
+  const names = ["catalogue.jsonl", "items.safetensors", "model.safetensors"];
+  const [catalogue, items, model, others] = await Promise.all([
+    ...names.map(read), "popularity.safetensors" in info.files ? read("popularity.safetensors") : null,
+  ]);
+  const popularity = others && (parseTensors(others).popularity ?? { values: [] });
+  return new Pack(info, lines(catalogue), parseTensors(items), parseTensors(model), popularity);
 }
 
 export class Pack {
-  constructor(info, items, ranked, parameters) {
+  constructor(info, items, ranked, parameters, popularity = null) {
     this.info = info;
     this.items = items;
     this.rows = new Map(items.map((item, row) => [item.id, row]));
@@ -60,6 +64,7 @@ export class Pack {
     if (this.vectors.values.length !== count || this.prior.values.length !== this.items.length) {
       throw new PackError("a pack's item vectors are those of its catalogue");
     }
+    this.usual = popularity && usual(popularity.values, this.items.length);
   }
 
   /** (dim,) the vector of the item in a row. */
@@ -140,6 +145,7 @@ export class Taste {
     this.embedding = embedding;
     this.sums = pack.decays.map(() => new Float64Array(pack.dim));
     this.seen = new Set();
+    this.evidence = 0; // events that say something
   }
 
   async add({ kind, item = "", text = "", rating = null, weight = 1 }) {
@@ -151,6 +157,7 @@ export class Taste {
     const signed = Math.fround(profile[kind] * rated * Math.fround(weight));
     const reading = text === "" ? null : await this.#read(text);
     const beside = signed * (row < 0 ? 1 : profile.text);
+    if (signed !== 0 && (row >= 0 || reading?.some((value) => value !== 0))) this.evidence += 1;
     this.sums.forEach((sum, k) => {
       for (let column = 0; column < sum.length; column++) {
         sum[column] *= this.pack.decays[k];
@@ -169,11 +176,20 @@ export class Taste {
     });
   }
 
+  /** How far items are ranked by what others choose: 1 for strangers, falling to 0; 0 if the pack does not know. */
+  others() {
+    if (!this.pack.usual) return 0;
+    const unknown = [...this.sums, this.embedding].every((vector) => vector.every((value) => value === 0));
+    return unknown ? 1 : DOUBT / (DOUBT + this.evidence);
+  }
+
   /** (item,) scores of all items. */
   scores() {
     const { pack } = this;
     const wanted = this.#query();
-    return Float64Array.from(pack.prior.values, (prior, row) => prior + dot(pack.vector(row), wanted));
+    const own = Float64Array.from(pack.prior.values, (prior, row) => prior + dot(pack.vector(row), wanted));
+    const others = this.others();
+    return pack.usual ? own.map((score, row) => (1 - others) * score + others * pack.usual[row]) : own;
   }
 
   /** The best `k` items: [{item, text, score}]. Ties go to the one that comes first in the catalogue. */
@@ -204,6 +220,15 @@ export class Taste {
     });
     return wanted;
   }
+}
+
+/** (item,) log of how many times as often as another item each is chosen. */
+function usual(shares, items) {
+  const sum = shares.reduce((total, share) => total + share, 0);
+  if (shares.length !== items || !shares.every((share) => share > 0) || Math.abs(sum - 1) >= ROUNDED) {
+    throw new PackError("popularities are positive and add up to 1");
+  }
+  return Float64Array.from(shares, (share) => Math.log(share * items));
 }
 
 async function vocabulary(get, about) {

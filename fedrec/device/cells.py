@@ -13,9 +13,6 @@ import hmac
 import os
 from typing import Protocol
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from fedrec.errors import DataError, require
 
 Cell = str | bytes
@@ -79,6 +76,8 @@ class Sealed:
     """Cells that only the holder of `key`, 32 random bytes, can read or make."""
 
     def __init__(self, key: bytes) -> None:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # a plain file is opened without it
+
         remedy = "Make one with os.urandom(32), and keep it where the system keeps secrets."
         require(len(key) == KEY_BYTES, "a key of a store has 32 bytes", remedy=remedy, bytes=len(key))
         self._marks = _derived(key, b"marks")
@@ -109,6 +108,8 @@ class Sealed:
 
     def open(self, place: str, cell: object) -> bytes:
         """The content, if it was sealed with this key for this place."""
+        from cryptography.exceptions import InvalidTag
+
         sealed = _bytes(cell)
         try:
             return self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], place.encode())

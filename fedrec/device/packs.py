@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from typing import TYPE_CHECKING
 
 from fedrec.device.download import Fetch as Fetch
 from fedrec.device.download import begin, complete, head
 from fedrec.errors import DataError, FedrecError, RunError
 from fedrec.files import settle, write_atomic
-from fedrec.model.encoder_files import ENCODER, EncoderInfo, encoder_in, remove_encoders, verify_encoder
+from fedrec.model.encoder_files import ENCODER, EncoderInfo, encoder_beside, encoder_in, remove_encoders, verify_encoder
 from fedrec.model.listed import MOST
 from fedrec.model.pack_files import Pack, read_manifest, read_pack, signed_manifest, verify_pack
 from fedrec.model.pack_format import (
@@ -32,6 +31,9 @@ from fedrec.model.pack_format import (
     version_of,
     versions,
 )
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 STATE = "packs.json"
 
@@ -89,8 +91,11 @@ class Packs:
         return None
 
     def encoder(self, pack: Pack) -> Path | None:
-        """The folder of the whole text encoder that `pack` names; None if it names none, or has lost it."""
-        return encoder_in(self.folder, pack.reader)
+        """The folder of the text encoder that `pack` names; None if it names none, or has lost it.
+
+        It was whole when it was taken. Whoever reads texts with it verifies the bytes that are run.
+        """
+        return encoder_beside(self.folder, pack.reader)
 
     def offer(self, fetch: Fetch, *, older: bool = False) -> PackInfo | None:
         """Take the site's latest pack if it is not the current one; None if there is nothing new.

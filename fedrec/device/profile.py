@@ -25,8 +25,8 @@ class Events:
     """A history as tensors: computed once, used in every round. Never leaves the device.
 
     `rows`, `row_at`, `row_weights` are (item event,): catalogue row, position in the history, signed
-    weight. `texts`, `text_at`, `text_weights` are the same for free text. `choices` and `chosen` are
-    (choice,): positions and rows of first choices.
+    weight. `texts`, `text_at`, `text_weights` are the same for free text, `text_ratings` the ratings that
+    came with it, NaN where none did. `choices` and `chosen` are (choice,): positions and rows of first choices.
     """
 
     size: int
@@ -36,6 +36,7 @@ class Events:
     texts: TowerInputs
     text_at: Tensor
     text_weights: Tensor
+    text_ratings: Tensor
     choices: Tensor
     chosen: Tensor
 
@@ -56,6 +57,7 @@ class Events:
             texts=tower([written[position] for position in text_at]),
             text_at=_long(text_at),
             text_weights=torch.from_numpy(weights[text_at] * beside),
+            text_ratings=torch.from_numpy(history.ratings[text_at]),
             choices=_long(choices),
             chosen=_long(items[choices]),
         )

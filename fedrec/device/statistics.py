@@ -15,11 +15,11 @@ Floats = NDArray[np.float64]
 
 
 def statistics(warm: WarmStart, events: Events) -> Floats:
-    """(warm.size,) statistics of one person, not yet clipped; zeros for someone without a choice.
+    """(warm.size,) statistics of one person, not yet clipped; zeros for someone who chose and rated nothing.
 
     Everybody's popularity and class sums have the same length, however many choices they are about: n choices weigh
-    1/√n each. In the summary they weigh 1/n. So each of the three parts of the clip has its bound by construction:
-    1 for popularity and for classes, 2 for the summary, of which most people use little more than half.
+    1/√n each. In the summary and in opinions they weigh 1/n. So each part of the clip has its bound by construction:
+    1 for popularity, for classes and for opinions, 2 for the summary, of which most people use little more than half.
     """
     items, chosen, usable = len(warm.model), events.chosen.numpy(), trainable(events)
     parts = {name: np.zeros(block.shape) for name, block in warm.blocks.items()}
@@ -32,6 +32,8 @@ def statistics(warm: WarmStart, events: Events) -> Floats:
             directions = _directions(warm, views)
             np.add.at(parts["classes"], chosen[usable], directions / len(usable) ** 0.5)
             parts["spread"] = triangle(directions.T @ directions / len(usable))
+    if "opinions" in parts:
+        parts["opinions"] = warm.survey.statistics(warm.frozen(events.texts), events.text_ratings.numpy())
     return warm.pack(parts)
 
 

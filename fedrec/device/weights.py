@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec.sections import ProfileSpec
+if TYPE_CHECKING:
+    from fedrec.model.pack_format import Profile
+    from fedrec.sections import ProfileSpec
 
 FAINTEST = 1e-6  # a view of a history is divided by its length, or by this
 
@@ -28,7 +30,7 @@ class Weighed(Protocol):
         """How much the event counts, before signs and ratings."""
 
 
-def signed_weights(events: Weighed, spec: ProfileSpec) -> NDArray[np.float32]:
+def signed_weights(events: Weighed, spec: ProfileSpec | Profile) -> NDArray[np.float32]:
     """(event,) kind × rating × the event's own weight."""
     ratings = events.ratings
     factor = np.where(np.isnan(ratings), 1.0, 1.0 + spec.rating * (2.0 * np.nan_to_num(ratings) - 1.0))

@@ -28,8 +28,9 @@ def examine_deployment(folder: Path) -> Iterator[Finding]:
     else:
         remedy = "Give a folder of `fedrec server init` or `fedrec client enroll`, or none for the installation."
         raise RunError("a deployment is the folder of a site or of a device", remedy=remedy, path=str(folder))
+    told = set[str]()
     for name, code, check in checks(folder):
-        yield from _looked(name, code, check)
+        yield from _looked(name, code, check, told)
 
 
 def require_ready(findings: tuple[Finding, ...]) -> None:
@@ -44,12 +45,19 @@ def require_ready(findings: tuple[Finding, ...]) -> None:
         raise RunError(rule, remedy=remedy, failed=names)
 
 
-def _looked(name: str, code: str, check: Check) -> Iterator[Finding]:
-    """What a check finds; that it cannot be done is a finding too. Of an unforeseen error only the class is told."""
+def _looked(name: str, code: str, check: Check, told: set[str]) -> Iterator[Finding]:
+    """What a check finds; that it cannot be done is a finding too. Of an unforeseen error only the class is told.
+
+    One mistake that keeps several checks from their work is `told` once.
+    """
     try:
         yield from check()
     except FedrecError as error:
-        yield Finding(name=name, code=code, ok=False, seen=str(error), remedy=error.remedy)
+        seen, remedy = str(error), error.remedy
+        if seen in told:
+            seen, remedy = "not looked at: see above", "Mend what is said above first."
+        told.add(str(error))
+        yield Finding(name=name, code=code, ok=False, seen=seen, remedy=remedy)
     except Exception as error:  # whatever a broken folder raises
         remedy = "Repair or restore the folder: this check must be able to run."
         yield Finding(name=name, code=code, ok=False, seen=type(error).__name__, remedy=remedy)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrec.deploy.certificates import CA, SERVER, SERVER_KEY, check_private
+from fedrec.deploy.manifest import MANIFEST, SIGNATURE, STATEMENT, Manifest, listed
 from fedrec.deploy.site import Site
 from fedrec.doctor.asking import Server, is_loopback, listeners
 from fedrec.doctor.finding import Finding
@@ -35,6 +36,7 @@ def checks(folder: Path) -> tuple[Check, ...]:
         ("keys", "P07", lambda: _keys(site)),
         ("disk", "P11", lambda: disk((folder,))),
         ("clock", "P11", clock),
+        ("task", "P15", lambda: _task(site)),
         ("ledger", "P11", lambda: _ledger(site)),
         ("promises", "P17", lambda: _promises(site)),
         ("policy", "", lambda: _policy(site)),
@@ -108,6 +110,18 @@ def _keys(site: Site) -> Iterator[Finding]:
         missing, seen, remedy = [*missing, ""], error.rule, error.remedy
     remedy = remedy or "Bring back keys/ from a copy: new keys are a new site."
     yield Finding(name="keys", code="P07", ok=not missing, seen=seen, remedy=remedy)
+
+
+def _task(site: Site) -> Iterator[Finding]:
+    """Whether plan, items and statement are those that devices were promised."""
+    content, signature = (site.task / MANIFEST).read_bytes(), (site.task / SIGNATURE).read_bytes()
+    signed = Manifest.read(content, signature, site.roster_key).files
+    places = {STATEMENT: site.task}
+    changed = sorted(name for name, entry in signed.items() if listed(places.get(name, site.run) / name) != entry)
+    yield Finding(
+        name="task", code="P15", ok=not changed, remedy="Put it back as it was: another plan is another site.",
+        seen=f"not as it was signed: {', '.join(changed)}" if changed else "it is the one that the site signed",
+    )  # fmt: skip
 
 
 def _ledger(site: Site) -> Iterator[Finding]:

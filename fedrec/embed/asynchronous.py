@@ -17,6 +17,7 @@ from fedrec.embed.preference import Preference
 from fedrec.embed.recommender import Recommender, Verdict
 from fedrec.embed.session import Filter
 from fedrec.embed.tell import Told
+from fedrec.model.catalogue import Catalogue
 from fedrec.model.pack_format import PackInfo
 
 if TYPE_CHECKING:
@@ -93,6 +94,10 @@ class AsyncRecommender:
         """See `Recommender.feedback`."""
         return await to_thread(self.recommender.feedback, item, verdict)
 
+    async def catalogue(self) -> Catalogue | None:
+        """See `Recommender.catalogue`."""
+        return await to_thread(lambda: self.recommender.catalogue)
+
     async def preferences(self) -> list[tuple[int, Preference]]:
         """See `Recommender.preferences`."""
         return await to_thread(lambda: self.recommender.preferences)
@@ -140,6 +145,8 @@ class AsyncRecommender:
         """See `Recommender.contribute`."""
         return await to_thread(self.recommender.contribute, occasion)
 
-    async def sync(self, source: Source, *, authority: bytes | None = None, older: bool = False) -> PackInfo | None:
+    async def sync(
+        self, source: Source | None = None, *, authority: bytes | None = None, older: bool = False
+    ) -> PackInfo | None:
         """See `Recommender.sync`."""
         return await to_thread(self.recommender.sync, source, authority=authority, older=older)

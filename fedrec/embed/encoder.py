@@ -57,7 +57,11 @@ class PortableEncoder:
     @cached_property
     def _words(self) -> WordPiece:
         pieces = self._content(VOCABULARY).decode().removesuffix("\n").split("\n")
-        return WordPiece(pieces=pieces, **self.info.tokens.model_dump(exclude={"kind", "size"}))
+        rule = self.info.tokens
+        return WordPiece(
+            pieces=pieces, max_tokens=rule.max_tokens, lower=rule.lower, strip_accents=rule.strip_accents,
+            split_ideographs=rule.split_ideographs, unknown=rule.unknown, marks=rule.marks, special=rule.special,
+        )  # fmt: skip
 
     @cached_property
     def _session(self) -> InferenceSession:

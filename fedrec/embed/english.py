@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum
+from functools import cache
 
 from fedrec.embed.preference import Polarity
 
@@ -149,8 +150,21 @@ def _spoken(pattern: str) -> str:
 
 
 _I = rf"(?:do )?(?:i |we )?(?:do (?!not)|am trying to )?(?:(?:{_OFTEN}) )*"
-_STARTS = tuple((cue, re.compile(rf"{_I}(?:{_spoken(pattern)})(?![\w'-]):? *")) for cue, pattern in _CUES)
-_ENDS = tuple((cue, re.compile(rf"^(.+?) (?:(?:{_OFTEN}|all) )*(?:{_spoken(pattern)})$")) for cue, pattern in _ENDINGS)
+
+Patterns = tuple[tuple[Cue, re.Pattern[str]], ...]
+
+
+# Compiled with the first sentence: an app opens without them, in 45 ms less.
+@cache
+def _starts() -> Patterns:
+    return tuple((cue, re.compile(rf"{_I}(?:{_spoken(pattern)})(?![\w'-]):? *")) for cue, pattern in _CUES)
+
+
+@cache
+def _ends() -> Patterns:
+    often = rf"(?:(?:{_OFTEN}|all) )*"
+    return tuple((cue, re.compile(rf"^(.+?) {often}(?:{_spoken(pattern)})$")) for cue, pattern in _ENDINGS)
+
 
 _FILLERS = (
     "please|kindly|thanks|thank you|maybe|perhaps|lol|haha|today|a bit|a little|a lot|i think|i guess|for me|"
@@ -233,7 +247,7 @@ _FOREIGN, _ENGLISH = frozenset(_FOREIGN_WORDS.split()), frozenset(_ENGLISH_WORDS
 
 def start(clause: str) -> tuple[Cue, str] | None:
     """The cue a clause begins with and what follows it."""
-    for cue, pattern in _STARTS:
+    for cue, pattern in _starts():
         if found := pattern.match(clause):
             return cue, clause[found.end() :].strip()
     return None
@@ -241,7 +255,7 @@ def start(clause: str) -> tuple[Cue, str] | None:
 
 def end(clause: str) -> tuple[Cue, str] | None:
     """The cue a clause ends with and what stands before it."""
-    for cue, pattern in _ENDS:
+    for cue, pattern in _ends():
         if found := pattern.match(clause):
             return cue, found.group(1).strip()
     return None

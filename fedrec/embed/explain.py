@@ -77,11 +77,14 @@ def decompose(ranker: Ranker, standing: Standing, place: Place) -> tuple[Cause, 
 def _causes(ranker: Ranker, standing: Standing, place: Place) -> Iterator[Cause]:
     pack, row = ranker.pack, place.row
     vector, maps = pack.vectors[row].astype(np.float64), pack.parameters["maps"].astype(np.float64)
-    parts = standing.taste.parts(maps @ vector if maps.ndim == 3 else maps * vector)
+    others = ranker.others(standing)
+    wanted = (1 - others) * vector  # the less is known of a person, the less each thing counts that is
+    parts = standing.taste.parts(maps @ wanted if maps.ndim == 3 else maps * wanted)
     for trace, part in zip(standing.taste.traces, parts, strict=True):
         yield Cause("event", _label(trace, pack), float(part), trace.id)
-    yield Cause("embedding", "what your choices have in common", float(standing.embedding.astype(np.float64) @ vector))
-    yield Cause("popularity", "what others choose", float(pack.prior[row]))
+    yield Cause("embedding", "what your choices have in common", float(standing.embedding.astype(np.float64) @ wanted))
+    usual = others * float(ranker.usual[row]) if ranker.usual is not None else 0.0
+    yield Cause("popularity", "what others choose", float(pack.prior[row]) * (1 - others) + usual)
     for label, bonus in standing.labels:
         yield Cause("preference", label, float(bonus[row]))
     yield Cause("rank", "unlike the items listed before it", place.apart)

@@ -32,8 +32,9 @@ def embedding(taste: Taste, pack: Pack, *, strength: float = STRENGTH) -> NDArra
     Maximises Σ_t w_t log softmax(⟨Σ_k W_k c_{t,k} + e, v⟩ + b)[i_t] − ‖e‖² / (2·strength) over the newest choices t,
     each foretold from the events before it among popular items that were not chosen before: the loss of training with
     the shared parameters held fixed, where w_t is what the choice weighs in the profile. It is concave, so there is one
-    answer, whatever was learnt before. `strength` is the variance of a Gaussian prior, and 0 gives zeros. `pack` is the
-    one that `taste` is of.
+    answer, whatever was learnt before. How far a list leans on what others choose is no part of it: that shrinks e with
+    the rest of the query, and e fitted to the shrunk scores made no better lists for the validation people. `strength`
+    is the variance of a Gaussian prior, and 0 gives zeros. `pack` is the one that `taste` is of.
     """
     require(strength >= 0, "the strength of an embedding is a variance", strength=strength)
     if not strength or not len(taste.choices):

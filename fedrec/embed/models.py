@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from typing import TYPE_CHECKING
 
 from fedrec.device.packs import STATE, Packs
+from fedrec.embed.reader import Reader, open_reader
 from fedrec.errors import DataError, SpecError
-from fedrec.model.encoder_files import encoder_in
+from fedrec.model.encoder_files import encoder_beside
 from fedrec.model.pack_files import Pack, read_manifest, read_pack
 from fedrec.model.pack_format import SIGNATURE
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 Mark = tuple[int, int, int]
 _NOTHING: Mark = (0, 0, 0)
@@ -19,10 +23,20 @@ _NOTHING: Mark = (0, 0, 0)
 
 @dataclass(frozen=True)
 class Model:
-    """A verified pack, and the folder of the encoder that its texts are read with, None where it needs none."""
+    """A verified pack, and the folder of the encoder that its texts are read with, None where it has none.
+
+    The encoder is not verified: its `reader` does that, with the bytes that it runs. `bare` is the same model without
+    items of today, which reads texts for both.
+    """
 
     pack: Pack
     encoder: Path | None
+    bare: Model | None = None
+
+    @cached_property
+    def reader(self) -> Reader:
+        """What texts are read with; see `open_reader`."""
+        return self.bare.reader if self.bare else open_reader(self.pack, self.encoder)
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,7 @@ class Models:
 
     def _brought(self, bundled: Path) -> Model:
         pack = read_pack(bundled, self._signer(bundled))
-        return Model(pack, encoder_in(bundled.parent, pack.reader) or encoder_in(self.folder, pack.reader))
+        return Model(pack, encoder_beside(bundled.parent, pack.reader) or encoder_beside(self.folder, pack.reader))
 
     def _version(self, bundled: Path) -> int:
         try:
@@ -89,6 +103,8 @@ def public_key(key: Ed25519PublicKey | str | None) -> Ed25519PublicKey | None:
     """A site's key, also from its 64 hexadecimal digits."""
     if not isinstance(key, str):
         return key
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     try:
         return Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
     except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import RLock
@@ -14,10 +15,11 @@ from fedrec.device.contents import Shown
 from fedrec.embed.consent import Consent
 from fedrec.embed.diary import opened, seconds
 from fedrec.embed.explain import Hook
-from fedrec.embed.models import Model, Models
-from fedrec.embed.page import Pick, Reason
+from fedrec.embed.models import Mark, Model, Models
+from fedrec.embed.page import Page, Pick, Reason
 from fedrec.embed.preference import Preference
 from fedrec.embed.ranker import Place
+from fedrec.embed.seat import vouching
 from fedrec.embed.session import Session
 from fedrec.embed.stock import stocked
 from fedrec.embed.texts import Texts
@@ -36,20 +38,28 @@ _PENDING = 1000  # pages in memory, at most; the store keeps as many
 class Person(Closing):
     """A person's store and what is made of it. `lock` is held by whoever asks more than one thing of it."""
 
-    def __init__(self, folder: Path, models: Models, secret: bytes | None, clock: Callable[[], float]) -> None:
-        """Open the store in `folder`; a damaged one is moved aside."""
-        self.lock = RLock()
+    def __init__(  # noqa: PLR0913  (what, by which model, by which key, how long, by which clock)
+        self, folder: Path, models: Models, secret: bytes | None, days: int, clock: Callable[[], float]
+    ) -> None:
+        """Open the store in `folder`; a damaged one is moved aside. What is older than so many `days` is erased."""
+        self.lock, self.folder, self.days = RLock(), folder, days
         self.store, self._notices = opened(folder / EVENTS, secret)
         self.consent = Consent(self.store, clock=clock)
-        self.models, self._clock = models, clock
+        self._models, self._clock = models, clock
         self._model: Model | None = None
         self._stock = Catalogue((), ())
-        self._mark = models.mark
+        self._mark: Mark | None = None
         self._texts: Texts | None = None
         self._session: Session | None = None
         self._hook: Hook | None = None
         self._pending: list[Shown] = []
         self._page, self._forgets, self._tidied = 0, 0, -_DAY * 10**6
+        try:
+            self.model()
+            self.tidy()
+        except BaseException:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         return "Person(contents withheld)"
@@ -72,6 +82,13 @@ class Person(Closing):
         """What went wrong without stopping anything."""
         trouble = self._texts.trouble if self._texts else ""
         return (*self._notices, trouble) if trouble else tuple(self._notices)
+
+    @property
+    def models(self) -> Models:
+        """Where models are: the site where the folder has its seat vouches for them too, once there is one."""
+        if self._models.key is None and (key := vouching(self.folder, self._models.bundled)):
+            self._models, self._mark = replace(self._models, key=key), None
+        return self._models
 
     def model(self) -> Model | None:
         """The newest model, None if there is none at all; looked for again when a pack was taken."""
@@ -129,13 +146,24 @@ class Person(Closing):
                 self._session = None
         return change
 
-    def prefer(self, wishes: Sequence[Preference]) -> int:
-        """Keep what the person said; the id of the last, 0 if there is none."""
+    def log(self, act: Act, page: Page | int | None) -> int:
+        """Keep an event as the person allows, met on `page` if one is named; its id, 0 where nothing may be kept."""
+        with self.lock:
+            if page is not None and act.item not in self.shown(page):
+                remedy = "Leave the page out, or give the one on which it stands."
+                raise DataError("an item was met on the page that is named", remedy=remedy)
+            if not self.consent.state().records:
+                return 0
+            self.tidy()
+            return self.append(act)
+
+    def prefer(self, wishes: Sequence[Preference]) -> list[int]:
+        """Keep what the person said; the ids of the wishes."""
         session, self._session = self.session(), None  # made anew if the disk keeps only some of them
         changes = [self.store.prefer(wish) for wish in wishes]
         session.wish([wish for _, wish in self.store.preferences()])
         self._session = session
-        return max(changes, default=0)
+        return changes
 
     def show(self, picks: Sequence[Pick]) -> int:
         """Remember a page; its id, 0 where nothing is kept. It is on disk with the next event: no list waits."""
@@ -148,12 +176,22 @@ class Person(Closing):
         del self._pending[:-_PENDING]
         return self._page
 
-    def shown(self, page: int) -> tuple[str, ...]:
+    def shown(self, page: Page | int) -> tuple[str, ...]:
         """The items of a page, none if there is no such page."""
+        if isinstance(page, Page):
+            return tuple(pick.item for pick in page)
         pending = {one.id: one.items for one in self._pending}
         return pending.get(page) or dict(self.store.pages(newest=_ALL)).get(page, ())
 
-    def last(self) -> list[int]:
+    def undo(self, change: int | None) -> bool:
+        """Take back one change, or those of the last call; whether there was any."""
+        with self.lock:
+            if change is not None:
+                return self.erase(partial(self.store.undo, change)) > 0
+            last = self._last()
+            return bool(last) and self.erase(partial(self.store.forget, ids=last)) > 0
+
+    def _last(self) -> list[int]:
         """The changes of the last call that kept anything."""
         last = self.store.last_change()
         wishes = dict(self.store.preferences())
@@ -162,7 +200,13 @@ class Person(Closing):
         said = wishes[last].said, wishes[last].time
         return [change for change, wish in wishes.items() if (wish.said, wish.time) == said]
 
-    def about(self, topic: str) -> list[int]:
+    def forget(self, *, item: str | None, topic: str | None, before: int | None, everything: bool) -> int:
+        """Erase what all of `item`, `topic` and `before` are true of, or `everything`; how much there was."""
+        with self.lock:
+            ids = None if topic is None else self._about(topic)
+            return self.erase(partial(self.store.forget, item=item, before=before, ids=ids, everything=everything))
+
+    def _about(self, topic: str) -> list[int]:
         """Events, preferences and pages that are about a topic."""
         session = self.session()
         return Topic(topic, session.model.pack, session.texts).among(self.store)
@@ -191,15 +235,15 @@ class Person(Closing):
             session = self.session()
             return session.reason(place if session.moment is moment else session.place(item), words=False)
 
-    def tidy(self, days: int) -> None:
-        """Erase what is older than so many days, once a day."""
+    def tidy(self) -> None:
+        """Erase what is too old, once a day."""
         now = self.now
         if abs(now - self._tidied) < _DAY:
             return
         self._tidied = now
         try:
             self.flush()
-            self.erase(partial(self.store.retain, newest=_ALL, since=now - days * _DAY))
+            self.erase(partial(self.store.retain, newest=_ALL, since=now - self.days * _DAY))
         except RunError as error:
             self._note(f"What is too old could not be erased: {error}")
 

@@ -22,13 +22,24 @@ STAYS = (
 )  # fmt: skip
 """What no message has a place for."""
 
+_SAYS = {
+    "popularity": "which items you chose",
+    "agreement": "how alike what you did last is to what you did before",
+    "foresight": "how well the one or the other foretells what you chose",
+    "means": "where in the catalogue you stand, on the mean",
+    "spread": "how far from there you go",
+    "classes": "where you stood before you chose an item",
+    "opinions": "how you rated what you wrote, as sums over the texts' vectors",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A named stretch of the vector."""
+    """A named stretch of the vector, and what it `says` of a person, in words, where it is made of that alone."""
 
     name: str
     shape: tuple[int, ...]
+    says: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +155,7 @@ def _private(task: Task, privacy: PrivacyPlan, seat: Seat, times: int) -> Sendin
 
 def _parts(task: Task, number: int) -> tuple[Part, ...]:
     if task.warm and number == 1:
-        return tuple(Part(name=name, shape=block.shape) for name, block in task.warm.blocks.items())
+        return tuple(Part(name=name, shape=one.shape, says=_SAYS[name]) for name, one in task.warm.blocks.items())
     return tuple(Part(name=name, shape=shape) for name, shape in task.model.layout.shapes)
 
 
@@ -164,7 +175,7 @@ def _lines(said: Preview) -> Iterator[str]:
         yield f"  {one.purpose}, rounds {one.first} to {one.last}, at most {one.times} times:"
         yield f"    one vector of {one.shape[0]:,} numbers ({one.dtype}, {one.bytes:,} bytes), {within}{veil}"
         yield f"    noise that this device adds to each number: standard deviation {one.noise:g}"
-        yield f"    made of {', '.join(f'{part.name} {part.shape}' for part in one.parts)}"
+        yield f"    made of {', '.join(map(_named, one.parts))}"
         yield from (f"    then spent: {cost}" for cost in one.cost)
     if not said.sendings:
         yield "  nothing any more: what may be given was given"
@@ -172,3 +183,7 @@ def _lines(said: Preview) -> Iterator[str]:
     yield from (f"Mechanism: {words}" for words in said.mechanism)
     yield from (f"Promised: {promise}" for promise in said.promises)
     yield f"Never sent: {'; '.join(said.stays)}"
+
+
+def _named(part: Part) -> str:
+    return f"{part.name} {part.shape}" + (f": {part.says}" if part.says else "")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
 from fedrec.errors import require
 
 if TYPE_CHECKING:
+    from numpy.random import Generator
+
     from fedrec.embed.taste import Taste
     from fedrec.model.pack_files import Pack
 
@@ -21,6 +23,10 @@ Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 Source = Literal["taste", "popular", "explore"]
+
+# Events: after so many, what a person does counts as much as what others choose. Chosen on the validation people of
+# simulations/embed/replay.py, by their first lists after 1, 3 and 5 events, with packs with and without noise.
+DOUBT = 8.0
 
 _POOL = 10  # candidates for each place, from which a list that is more than the best items is composed
 _LEAST = 100  # of them, however short the list
@@ -97,12 +103,16 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Ranker:
-    """Ranks the items of one pack for one person; score(u, i) = ⟨Σ_k W_k c_k + e, v_i⟩ + b_i + the preferences' bonus.
+    """Ranks the items of one pack for one person.
 
-    Ties go to the lower row. It remembers nothing.
+    score(u, i) = (1 − λ) (⟨Σ_k W_k c_k + e, v_i⟩ + b_i) + λ log(p_i · items) + the preferences' bonus, where p_i is the
+    item's share in what people choose, and λ = `doubt` / (`doubt` + the events that say something) falls from 1, for
+    strangers, to 0. With fewer events the query is less sure: (1 − λ) draws it towards that of everybody together, of
+    which log p is the score. In a pack without popularity λ is 0. Ties go to the lower row. It remembers nothing.
     """
 
     pack: Pack
+    doubt: float = DOUBT
 
     def query(self, standing: Standing) -> Doubles:
         """(dim,) Σ_k W_k c_k + e: what the person looks for."""
@@ -111,15 +121,36 @@ class Ranker:
         query: Doubles = wanted + standing.embedding
         return query
 
+    def others(self, standing: Standing) -> float:
+        """λ, how far items are ranked by what others choose, in [0, 1]."""
+        if self.usual is None:
+            return 0.0
+        return 1.0 if standing.unknown else self.doubt / (self.doubt + standing.taste.evidence)
+
+    @cached_property
+    def usual(self) -> Floats | None:
+        """(item,) log of how many times as often as another item each is chosen; None where a pack does not know."""
+        shares = self.pack.popularity
+        return None if shares is None else np.log(shares.astype(np.float64) * len(shares)).astype(np.float32)
+
     def scores(self, standing: Standing) -> Floats:
         """(item,) scores of all items, whatever is blocked or seen."""
-        scores: Floats = self.pack.vectors @ self.query(standing).astype(np.float32) + self.pack.prior + standing.bonus
+        own = self.pack.vectors @ self.query(standing).astype(np.float32) + self.pack.prior
+        scores: Floats = self._beside_others(standing, own, slice(None)) + standing.bonus
         return scores
 
     def exact(self, standing: Standing, rows: Rows) -> Doubles:
         """(row,) the scores of some items in double precision."""
-        exact: Doubles = self.pack.vectors[rows].astype(np.float64) @ self.query(standing)
-        return exact + self.pack.prior[rows] + standing.bonus[rows]
+        own = self.pack.vectors[rows].astype(np.float64) @ self.query(standing) + self.pack.prior[rows]
+        exact: Doubles = self._beside_others(standing, own, rows) + standing.bonus[rows]
+        return exact
+
+    def _beside_others(self, standing: Standing, own: NDArray[Any], rows: Rows | slice) -> NDArray[Any]:
+        """The model's `own` scores of some items, or, as far as the person is unknown, what others choose."""
+        if self.usual is None:
+            return own
+        share = self.others(standing)
+        return (1 - share) * own + share * self.usual[rows]
 
     def rank(self, standing: Standing, wanted: Wanted, rng: Generator | None = None) -> tuple[Place, ...]:
         """The list for `wanted`; shorter if fewer items may be shown. Only exploring draws from `rng`.
@@ -134,7 +165,7 @@ class Ranker:
         if not wanted.explore:
             return places
         scores[[place.row for place in places]] = -np.inf
-        return self._explored(standing, scores, places, wanted.explore, rng or default_rng())
+        return self._explored(standing, scores, places, wanted.explore, rng or np.random.default_rng())
 
     def _open(self, standing: Standing, wanted: Wanted) -> Bools:
         may = ~standing.blocked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from fedrec.model.pack_format import ADAPTER, MANIFEST_MOST
 from fedrec.model.portable import Lora, PortableInfo
 
 Floats = NDArray[np.float32]
+Encode = Callable[[Sequence[str]], Floats]
 
 _SHORTEST = 1e-6  # of a text's way from the centre, as in fedrec.model.ranking
 _OWN = "Give the encoder that was exported for this pack."
@@ -33,16 +34,21 @@ class Reader(Protocol):
     def vectors(self, texts: Sequence[str]) -> Floats:
         """(text, dim) in the space of `Pack.vectors`; a text without words gives the zero vector."""
 
-    def pooled(self, texts: Sequence[str]) -> Floats:
-        """(text, width) adapted vectors, before centre and projection; a text without words gives the zero vector."""
+    def frozen(self, texts: Sequence[str]) -> Floats:
+        """(text, width) vectors of length 1, as no training moved them; a text without words gives the zero vector."""
 
 
 @dataclass(frozen=True, eq=False)
 class PackReader:
-    """A `Reader` over the tensors of a pack. `encode` gives the encoder's own (text, width) unit vectors."""
+    """A `Reader` over the tensors of a pack.
+
+    `encode` gives what the encoder makes of texts, (text, width) of length 1. Where the pack's LoRA is part of it,
+    `without` gives the same without LoRA.
+    """
 
     pack: Pack
-    encode: Callable[[Sequence[str]], Floats]
+    encode: Encode
+    without: Encode | None = None
 
     def vectors(self, texts: Sequence[str]) -> Floats:
         """See `Reader.vectors`."""
@@ -53,8 +59,12 @@ class PackReader:
         vectors: Floats = (away @ self.pack.projection[: pooled.shape[1]]) / length
         return vectors
 
+    def frozen(self, texts: Sequence[str]) -> Floats:
+        """See `Reader.frozen`."""
+        return (self.without or self.encode)(texts)
+
     def pooled(self, texts: Sequence[str]) -> Floats:
-        """See `Reader.pooled`."""
+        """(text, width) adapted vectors, before centre and projection; a text without words gives the zero vector."""
         pooled, parameters = self.encode(texts), self.pack.parameters
         if _DOWN not in parameters:
             return pooled
@@ -76,7 +86,11 @@ def open_reader(pack: Pack, encoder: Path | None) -> Reader:
     if encoder is None:
         remedy = "Publish packs with their encoder (fedrec export), and fetch it with the pack."
         raise EncoderError("texts are read with the pack's own encoder", remedy=remedy, encoder=pack.info.encoder.name)
-    return PackReader(pack, portable(pack, encoder).encode)
+    opened = portable(pack, encoder)
+    if not opened.factors:
+        return PackReader(pack, opened.encode)
+    still = {name: np.zeros_like(factor) for name, factor in opened.factors.items()}
+    return PackReader(pack, opened.encode, replace(opened, factors=still).encode)
 
 
 def portable(pack: Pack, folder: Path) -> PortableEncoder:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fedrec.device.act import Act
 from fedrec.device.event import Kind
@@ -22,14 +20,17 @@ from fedrec.embed.page import Page, Pick, Reason
 from fedrec.embed.person import EVENTS, Person
 from fedrec.embed.preference import Preference
 from fedrec.embed.ranker import Wanted
+from fedrec.embed.seat import Seat
 from fedrec.embed.session import Filter
 from fedrec.embed.tell import Told, understand
-from fedrec.errors import DataError, RunError, require
+from fedrec.errors import RunError, require
 from fedrec.files import Closing
 from fedrec.model.catalogue import Catalogue
 from fedrec.model.pack_format import PackInfo
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     from fedrec.embed.ledger import LedgerView
     from fedrec.embed.stay import Occasion, Outcome
     from fedrec.embed.sync import Source
@@ -46,9 +47,9 @@ class Recommender(Closing):
     returning is on disk, and counts in the next list. No message and no repr holds anything of what a person did.
     """
 
-    def __init__(self, folder: Path, person: Person, *, retention_days: int) -> None:
+    def __init__(self, person: Person) -> None:
         """Use `open`."""
-        self._folder, self._person, self._days = folder, person, retention_days
+        self._person = person
 
     @classmethod
     def open(  # noqa: PLR0913  (where; the rest may be left out)
@@ -63,23 +64,16 @@ class Recommender(Closing):
     ) -> Recommender:
         """Open the person's folder, or begin one.
 
-        `pack` is a model that the app brings along; `key` is the public key of the site whose packs `sync` may take.
-        With `secret`, 32 random bytes that the app keeps elsewhere, what a person did is encrypted on disk. Events are
-        erased after `retention_days`. A damaged file of events is moved aside, never deleted: `notices` says so, and
-        the person starts anew. Raises `DataError` for a wrong secret or a damaged `pack`, and `RunError` for a disk
-        that does not let the folder be used.
+        `pack` is a model that the app brings along; `key` is the public key of the site whose packs `sync` may take:
+        without it, that of the site where the folder has its seat. With `secret`, 32 random bytes that the app keeps
+        elsewhere, what a person did is encrypted on disk. Events are erased after `retention_days`. A damaged file of
+        events is moved aside, never deleted: `notices` says so, and the person starts anew. Raises `DataError` for a
+        wrong secret or a damaged `pack`, and `RunError` for a disk that does not let the folder be used.
         """
         require(retention_days >= 1, "events are kept for a day at least", retention_days=retention_days)
         place = folder_of(folder)
         models = Models(place / PACKS, public_key(key), None if pack is None else Path(pack).expanduser())
-        made = cls(place, Person(place, models, secret, clock), retention_days=retention_days)
-        try:
-            made._person.model()
-            made._person.tidy(retention_days)
-        except BaseException:
-            made.close()
-            raise
-        return made
+        return cls(Person(place, models, secret, retention_days, clock))
 
     @classmethod
     def restore(  # noqa: PLR0913  (from where, to where; the rest is as in `open`)
@@ -121,6 +115,13 @@ class Recommender(Closing):
             return model.pack.info if model else None
 
     @property
+    def catalogue(self) -> Catalogue | None:
+        """The items that may be listed, for an app to show, not to change; another object after another pack."""
+        with self._person.lock:
+            model = self._person.model()
+            return model.pack.catalogue if model else None
+
+    @property
     def consent(self) -> Consent:
         """What the person allows."""
         return self._person.consent
@@ -130,7 +131,7 @@ class Recommender(Closing):
         """What contributing has cost the person's privacy, and what it may still cost."""
         from fedrec.embed.ledger import LedgerView
 
-        return LedgerView(self._folder, self._person.store, self._person.consent)
+        return LedgerView(self._person.folder, self._person.store, self._person.consent)
 
     def log(  # noqa: PLR0913  (what happened; nearly all of it may be left out)
         self,
@@ -155,32 +156,26 @@ class Recommender(Closing):
             kind=kind_of(kind), item=item, text=text, weight=scaled(weight, dwell_s),
             rating=math.nan if rating is None else rating, time=person.now if time is None else seconds(time),
         )  # fmt: skip
-        with person.lock:
-            if page is not None and item not in _items(page, person):
-                remedy = "Leave the page out, or give the one on which it stands."
-                raise DataError("an item was met on the page that is named", remedy=remedy)
-            if not person.consent.state().records:
-                return 0
-            person.tidy(self._days)
-            return person.append(act)
+        return person.log(act, page)
 
     def tell(self, sentence: str, *, item: str = "") -> Told:
         """Take what a person says they like or do not like; `item` is what "this" is.
 
-        What was understood is kept and counts in the next list; what was not is said in `unclear`, and not guessed.
+        What was understood is kept and counts in the next list, each wish under an id of its own in `changes`; what was
+        not is said in `unclear`, and not guessed.
         """
         with self._person.wishing() as person:
             catalogue = person.session().model.pack.catalogue
             told = understand(sentence, catalogue=catalogue, item=item, time=person.now)
-            person.prefer(told.preferences)
-            return told
+            return replace(told, changes=tuple(person.prefer(told.preferences)))
 
     def feedback(self, item: Pick | str, verdict: Verdict) -> int:
         """Keep what a person says of an item by a button; the id of the change, to undo it."""
         with self._person.wishing() as person:
             name = item.item if isinstance(item, Pick) else item
             person.session().row(name)
-            return person.prefer([wish_of(name, verdict, person.now)])
+            (change,) = person.prefer([wish_of(name, verdict, person.now)])
+            return change
 
     @property
     def preferences(self) -> list[tuple[int, Preference]]:
@@ -232,12 +227,7 @@ class Recommender(Closing):
 
         Whether there was any. It is erased as `forget` erases.
         """
-        person = self._person
-        with person.lock:
-            if change is not None:
-                return person.erase(partial(person.store.undo, change)) > 0
-            last = person.last()
-            return bool(last) and person.erase(partial(person.store.forget, ids=last)) > 0
+        return self._person.undo(change)
 
     def forget(
         self,
@@ -256,11 +246,8 @@ class Recommender(Closing):
         narrow = not (item is None and topic is None and before is None)
         require(everything is not narrow, "what to forget is said",
                 remedy="Name item, topic or before, or say everything=True alone.")  # fmt: skip
-        person = self._person
-        with person.lock:
-            ids = None if topic is None else person.about(topic)
-            at = None if before is None else seconds(before)
-            return person.erase(partial(person.store.forget, item=item, before=at, ids=ids, everything=everything))
+        at = None if before is None else seconds(before)
+        return self._person.forget(item=item, topic=topic, before=at, everything=everything)
 
     def export(self, path: Path | str) -> None:
         """Write all that is kept of the person into one file, which `restore` reads. It is not encrypted."""
@@ -278,21 +265,23 @@ class Recommender(Closing):
         from fedrec.embed.contribute import contribute
         from fedrec.embed.stay import ANY_TIME
 
-        return contribute(self._folder, self._person.store, self._person.consent, occasion or ANY_TIME)
+        return contribute(self._person.folder, self._person.store, self._person.consent, occasion or ANY_TIME)
 
-    def sync(self, source: Source, *, authority: bytes | None = None, older: bool = False) -> PackInfo | None:
+    def sync(
+        self, source: Source | None = None, *, authority: bytes | None = None, older: bool = False
+    ) -> PackInfo | None:
         """Take the site's newest pack if it is not the one in use, None if there is nothing new; the next list has it.
 
-        `source` is an https address or a folder. Raises what is wrong with a pack; the one in use stays.
+        `source` is an https address or a folder; without one, the site where the folder has its seat is asked. Raises
+        what is wrong with a pack; the one in use stays.
         """
         from fedrec.embed.sync import sync
 
+        if source is None:
+            seat = Seat.of(self._person.folder)
+            source, authority = seat.server, authority or seat.authority
         packs = self._person.models.packs
         if packs is None:
             remedy = "Give `open` the public key of the site."
             raise RunError("packs are taken from a site whose key is known", remedy=remedy)
         return sync(packs, source, authority=authority, older=older)
-
-
-def _items(page: Page | int, person: Person) -> tuple[str, ...]:
-    return tuple(pick.item for pick in page) if isinstance(page, Page) else person.shown(page)

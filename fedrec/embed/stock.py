@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.embed.models import Model
-from fedrec.embed.reader import open_reader
 from fedrec.model.catalogue import Catalogue
 from fedrec.model.pack_files import Pack
 
@@ -25,7 +24,7 @@ def stocked(model: Model, items: Catalogue) -> Model:
     rows = [row for row, item in enumerate(items.ids) if item not in pack.catalogue.rows]
     if not rows:
         return model
-    vectors = open_reader(pack, model.encoder).vectors([items.texts[row] for row in rows])
+    vectors = model.reader.vectors([items.texts[row] for row in rows])
     more = {
         name: _padded(value, len(rows))
         for name, value in pack.parameters.items()
@@ -34,9 +33,10 @@ def stocked(model: Model, items: Catalogue) -> Model:
     fresh = replace(
         pack, catalogue=_joined(pack, items, rows), parameters={**pack.parameters, **more},
         vectors=np.vstack([pack.vectors, vectors]),
-        prior=np.append(pack.prior, np.full(len(rows), np.median(pack.prior), np.float32)),
+        prior=_middling(pack.prior, len(rows)),
+        popularity=None if pack.popularity is None else _middling(pack.popularity, len(rows)),
     )  # fmt: skip
-    return replace(model, pack=fresh)
+    return replace(model, pack=fresh, bare=model)
 
 
 def _joined(pack: Pack, items: Catalogue, rows: list[int]) -> Catalogue:
@@ -51,3 +51,7 @@ def _joined(pack: Pack, items: Catalogue, rows: list[int]) -> Catalogue:
 
 def _padded(values: Floats, rows: int) -> Floats:
     return np.concatenate([values, np.zeros((rows, *values.shape[1:]), np.float32)])
+
+
+def _middling(values: Floats, rows: int) -> Floats:
+    return np.append(values, np.full(rows, np.median(values), np.float32))

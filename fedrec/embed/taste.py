@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,8 +13,6 @@ from numpy.typing import NDArray
 from fedrec.device.contents import Columns
 from fedrec.device.event import NO_ITEM, Kind
 from fedrec.device.weights import FAINTEST, signed_weights
-from fedrec.sections import ProfileSpec
-from fedrec.settings import checked
 
 if TYPE_CHECKING:
     from fedrec.device.act import Act
@@ -45,6 +44,11 @@ class Trace(NamedTuple):
         """Whether it says that the person chose the item."""
         return self.row != NO_ITEM and self.kind.chooses
 
+    @property
+    def tells(self) -> bool:
+        """Whether it says anything: it weighs something, and is about an item or has words."""
+        return bool(self.weight) and (self.row != NO_ITEM or (self.reading is not None and bool(self.reading.any())))
+
 
 class Taste:
     """What the events of one person say in terms of one pack. Not for several threads at once.
@@ -57,11 +61,12 @@ class Taste:
     def __init__(self, pack: Pack, reader: Reader) -> None:
         """The taste of somebody of whom nothing is known."""
         self.pack, self._reader = pack, reader
-        self._spec = checked(ProfileSpec, pack.info.plan.get("profile", {}), "plan")
+        self._spec = pack.info.profile
         self._decays: Doubles = np.array(pack.info.ranking.decays)[:, None]
         self.seen: NDArray[np.bool_] = np.zeros(len(pack.catalogue), bool)
         self._traces: list[Trace] = []
         self._firsts: list[int] = []
+        self._evidence = 0
         self._sums: Doubles = np.zeros((len(self._decays), pack.info.ranking.dim))
         self._kept: list[Doubles] = []  # the sums before every `_EVERY`th event
 
@@ -113,6 +118,11 @@ class Taste:
         return not self._sums.any()
 
     @property
+    def evidence(self) -> int:
+        """How many events say something."""
+        return self._evidence
+
+    @property
     def traces(self) -> tuple[Trace, ...]:
         """The events, in time order."""
         return tuple(self._traces)
@@ -142,8 +152,8 @@ class Taste:
         asked = self._firsts[max(0, len(self._firsts) - newest) :]
         if not asked:
             return np.zeros((0, *self._sums.shape))
-        among = set(asked)
-        return np.stack([_unit(sums) for place, sums in self._walk(asked[0]) if place in among])
+        near = groupby(asked, lambda place: place // _EVERY)
+        return np.stack([_unit(sums) for _, places in near for sums in self._walk([*places])])
 
     def parts(self, wanted: Doubles) -> Doubles:
         """(event,) what each event adds to Σ_k ⟨view_k, wanted_k⟩, for `wanted` (decay, dim)."""
@@ -172,6 +182,7 @@ class Taste:
                 self._firsts.append(len(self._traces))
                 self.seen[trace.row] = True
             self._traces.append(trace)
+            self._evidence += trace.tells
             self._sums = self._next(self._sums, trace)
 
     def _cut(self, place: int) -> tuple[list[Trace], list[Trace]]:
@@ -181,17 +192,19 @@ class Taste:
         start = place // _EVERY * _EVERY
         before, after = self._traces[start:place], self._traces[place:]
         self._sums = self._kept[place // _EVERY]
+        self._evidence -= sum(trace.tells for trace in self._traces[start:])
         del self._traces[start:], self._kept[place // _EVERY :], self._firsts[bisect_left(self._firsts, start) :]
         self.seen[:] = False
         self.seen[self.choices] = True
         return before, after
 
-    def _walk(self, place: int) -> Iterator[tuple[int, Doubles]]:
-        """Positions and the sums before them, from somewhere at or before `place`."""
-        start = place // _EVERY * _EVERY
-        sums = self._kept[place // _EVERY]
-        for at, trace in enumerate(self._traces[start:], start):
-            yield at, sums
+    def _walk(self, places: Sequence[int]) -> Iterator[Doubles]:
+        """The sums before each of `places`, in order, between which no sums are kept."""
+        start, among = places[0] // _EVERY * _EVERY, {*places}
+        sums = self._kept[places[0] // _EVERY]
+        for at, trace in enumerate(self._traces[start : places[-1] + 1], start):
+            if at in among:
+                yield sums
             sums = self._next(sums, trace)
 
     def _next(self, sums: Doubles, trace: Trace) -> Doubles:

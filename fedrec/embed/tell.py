@@ -32,10 +32,15 @@ _FIXED = ("black and white", "rock and roll", "drum and bass", "arts and crafts"
 
 @dataclass(frozen=True)
 class Told:
-    """What was understood, and, clause by clause, what was not and why. Nothing in between is guessed."""
+    """What was understood, and, clause by clause, what was not and why. Nothing in between is guessed.
+
+    `changes` are the ids under which the preferences are kept, in their order, none where nothing is kept of them:
+    each takes back one.
+    """
 
     preferences: tuple[Preference, ...]
     unclear: tuple[str, ...]
+    changes: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         return f"Told({len(self.preferences)} preferences, {len(self.unclear)} unclear, contents withheld)"

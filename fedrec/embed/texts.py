@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.embed.models import Model
-from fedrec.embed.reader import Reader, open_reader
+from fedrec.embed.reader import Reader
 from fedrec.errors import FedrecError
 
 Floats = NDArray[np.float32]
@@ -22,7 +22,6 @@ class Texts:
 
     def __init__(self, model: Model) -> None:
         self.model, self._known, self.trouble = model, dict[str, Floats](), ""
-        self._reader: Reader | None = None
 
     def __repr__(self) -> str:
         return "Texts(contents withheld)"
@@ -36,9 +35,9 @@ class Texts:
             self._known |= zip(fresh, self.read(fresh), strict=True)
         return np.stack([self._known[text] for text in texts]) if texts else self.model.pack.vectors[:0]
 
-    def pooled(self, texts: Sequence[str]) -> Floats:
-        """See `Reader.pooled`."""
-        return self._asked(lambda reader: reader.pooled(texts), len(texts), self.model.pack.info.encoder.dim)
+    def frozen(self, texts: Sequence[str]) -> Floats:
+        """See `Reader.frozen`."""
+        return self._asked(lambda reader: reader.frozen(texts), len(texts), self.model.pack.info.encoder.dim)
 
     @property
     def passing(self) -> Reader:
@@ -56,8 +55,7 @@ class Texts:
     def _asked(self, how: Callable[[Reader], Floats], count: int, width: int) -> Floats:
         if not self.trouble:
             try:
-                self._reader = self._reader or open_reader(self.model.pack, self.model.encoder)
-                return how(self._reader)
+                return how(self.model.reader)
             except FedrecError as error:
                 self.trouble = f"Searches and reviews do not count in lists: {error}"
         return np.zeros((count, width), np.float32)
@@ -70,5 +68,5 @@ class _Passing:
     def vectors(self, texts: Sequence[str]) -> Floats:
         return self.texts.read(texts)
 
-    def pooled(self, texts: Sequence[str]) -> Floats:
-        return self.texts.pooled(texts)
+    def frozen(self, texts: Sequence[str]) -> Floats:
+        return self.texts.frozen(texts)

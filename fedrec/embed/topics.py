@@ -31,8 +31,9 @@ class Topic:
     def among(self, store: Store) -> list[int]:
         """Ids of the events, preferences and pages that are about it."""
         held = store.columns()
+        named, about = {*filter(self.names, {*held.texts})}, {*filter(self.has, {*held.items})}  # each read once
         events = zip(held.ids.tolist(), held.items, held.texts, strict=True)
-        found = [event for event, item, text in events if self.names(text) or self.has(item)]
+        found = [event for event, item, text in events if text in named or item in about]
         found += [change for change, wish in store.preferences() if self.wished(wish)]
         return found + [page for page, items in store.pages(newest=_ALL) if any(map(self.has, items))]
 

@@ -49,8 +49,12 @@ class Catalogue:
     @cached_property
     def hash(self) -> str:
         """SHA-256 of ids, texts, features and tags in order; any change changes it."""
-        digest = hashlib.sha256(repr((self.ids, self.texts, self.tags)).encode())
-        digest.update(repr(self.features.shape).encode() + self.features.tobytes())
+        # What is hashed is repr((ids, texts, tags)), never all of it in memory at once.
+        digest, before = hashlib.sha256(), "("
+        for column in (self.ids, self.texts, self.tags):
+            digest.update(f"{before}{column!r}".encode())
+            before = ", "
+        digest.update(f"){self.features.shape!r}".encode() + self.features.tobytes())
         return digest.hexdigest()
 
     def _check(self) -> None:

@@ -5,37 +5,39 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, ValidationError
-from pydantic_core import from_json, to_json
-
 from fedrec.errors import DataError
 from fedrec.files import settle
-from fedrec.model.listed import AGAIN, MOST, Digest, Listed, Part, bounded, check_files, check_names
+from fedrec.model.listed import AGAIN, MOST, Digest, Listed, bounded, check_files, check_lengths, check_names
 from fedrec.model.pack_format import ENCODERS, MANIFEST_MOST
+from fedrec.strict import counted, parsed, read, spelled, within
 
 ENCODER = "encoder.json"
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*"
-_Name = Annotated[str, StringConstraints(pattern=f"^{_NAME}$", max_length=64)]
+_Name = Annotated[str, spelled(_NAME), counted(1, 64)]
 
 
+@dataclass(frozen=True)
 class Weighed(Listed):
     """A file whose length is always said."""
 
-    bytes: int = Field(ge=1)
+    bytes: Annotated[int, within(1)] = field()
 
 
-class EncoderInfo(Part):
+@dataclass(frozen=True)
+class EncoderInfo:
     """What encoder.json says of its folder; what else it says is for those who read texts with it.
 
     `digest` is the SHA-256 of encoder.json: it names the folder and, through `files`, all that is in it.
     """
 
-    files: dict[_Name, Weighed] = Field(min_length=1, max_length=16)
+    files: Annotated[dict[_Name, Weighed], counted(1, 16)]
     digest: Digest
 
     @classmethod
@@ -43,16 +45,13 @@ class EncoderInfo(Part):
         """What the bytes of an encoder.json say."""
         digest = hashlib.sha256(content).hexdigest()
         try:
-            told = from_json(content, allow_inf_nan=False)
+            told = parsed(content)
             if not isinstance(told, dict):
                 raise ValueError("it is not an object")
-            return cls.model_validate_json(to_json(told | {"digest": digest}))
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            return read(cls, told | {"digest": digest})
         except ValueError as error:
-            reason = str(error)
-        raise DataError("what an encoder consists of can be read", remedy=AGAIN, file=ENCODER, reason=reason)
+            rule, reason = "what an encoder consists of can be read", str(error)
+            raise DataError(rule, remedy=AGAIN, file=ENCODER, reason=reason) from None
 
     @property
     def size(self) -> int:
@@ -67,16 +66,7 @@ def read_encoder(folder: Path) -> EncoderInfo:
 
 def verify_encoder(folder: Path, *, digest: str = "", most: int = MOST) -> EncoderInfo:
     """Refuse with `DataError` a folder that is no whole encoder, or not the one called `digest`."""
-    info = read_encoder(folder)
-    if digest and info.digest != digest:
-        raise DataError("an encoder is called by its hash", remedy=AGAIN, named=digest[:12], found=info.digest[:12])
-    try:
-        check_names(folder, {ENCODER, *info.files})
-        check_files(folder, info.files, most)
-    except OSError as error:
-        remedy = "Check the disk and the rights on the folder."
-        raise DataError("an encoder's files are readable", remedy=remedy, reason=error.strerror) from None
-    return info
+    return _checked(folder, digest, partial(check_files, most=most))
 
 
 def encoder_in(packs: Path, digest: str) -> Path | None:
@@ -84,6 +74,18 @@ def encoder_in(packs: Path, digest: str) -> Path | None:
     folder = packs / ENCODERS / digest
     try:
         return folder if digest and verify_encoder(folder, digest=digest) else None
+    except DataError:
+        return None
+
+
+def encoder_beside(packs: Path, digest: str) -> Path | None:
+    """As `encoder_in`, but quick: of the files that encoder.json lists, only names and lengths are looked at.
+
+    Their bytes were when they were taken, and are again by whoever reads texts with them: `PortableEncoder`.
+    """
+    folder = packs / ENCODERS / digest
+    try:
+        return folder if digest and _checked(folder, digest, check_lengths) else None
     except DataError:
         return None
 
@@ -105,6 +107,19 @@ def remove_encoders(packs: Path, named: Collection[str]) -> None:
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name not in named:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _checked(folder: Path, digest: str, check: Callable[[Path, Mapping[str, Listed]], None]) -> EncoderInfo:
+    info = read_encoder(folder)
+    if digest and info.digest != digest:
+        raise DataError("an encoder is called by its hash", remedy=AGAIN, named=digest[:12], found=info.digest[:12])
+    try:
+        check_names(folder, {ENCODER, *info.files})
+        check(folder, info.files)
+    except OSError as error:
+        remedy = "Check the disk and the rights on the folder."
+        raise DataError("an encoder's files are readable", remedy=remedy, reason=error.strerror) from None
+    return info
 
 
 def encoder_file(packs: Path, name: str) -> Path | None:

@@ -6,30 +6,25 @@ import hashlib
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from fedrec.errors import DataError
+from fedrec.strict import spelled, within
 
 MOST = 1 << 30  # bytes of all files of such a folder that a reader takes on, unless told otherwise
 AGAIN = "Bring the pack back from a copy, or fetch it again."
 
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, spelled("[0-9a-f]{64}")]
 
 
-class Part(BaseModel):
-    """What a later writer adds does not concern this reader; whatever it needs has its exact type."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, strict=True)
-
-
-class Listed(Part):
+@dataclass(frozen=True)
+class Listed:
     """One file. `bytes` is None in packs of format 1, which did not say."""
 
     sha256: Digest
-    bytes: int | None = Field(None, ge=1)
+    bytes: Annotated[int, within(1)] | None = None
 
 
 def listed(content: bytes) -> dict[str, str | int]:
@@ -62,9 +57,8 @@ def check_names(folder: Path, expected: set[str]) -> None:
         raise DataError("a pack holds the files of its format, and no others", remedy=remedy, odd=odd[:3])
 
 
-def check_files(folder: Path, files: Mapping[str, Listed], most: int) -> None:
-    """Refuse files that are too much together, or not of the lengths and hashes that are listed."""
-    # All lengths come first: what is too much is not read.
+def check_lengths(folder: Path, files: Mapping[str, Listed], most: int = MOST) -> None:
+    """Refuse files that are too much together, or not of the lengths that are listed; none is read."""
     sizes = {name: (folder / name).stat().st_size for name in files}
     if sum(sizes.values()) > most:
         raise DataError("a pack is no larger than its reader allows", bytes=sum(sizes.values()), most=most)
@@ -72,6 +66,12 @@ def check_files(folder: Path, files: Mapping[str, Listed], most: int) -> None:
         if each.bytes not in (None, sizes[name]):
             expected = each.bytes
             raise DataError("a file has its length", remedy=AGAIN, file=name, bytes=sizes[name], expected=expected)
+
+
+def check_files(folder: Path, files: Mapping[str, Listed], most: int) -> None:
+    """Refuse files that are too much together, or not of the lengths and hashes that are listed."""
+    check_lengths(folder, files, most)  # what is too much is not read
+    for name, each in files.items():
         with (folder / name).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != each.sha256:

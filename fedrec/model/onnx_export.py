@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -67,7 +68,7 @@ def export_encoder(adapter: Adapter, folder: Path, *, seed: int, precision: Prec
 def _write(folder: Path, info: PortableInfo, contents: Mapping[str, bytes]) -> EncoderInfo:
     folder.mkdir(parents=True, exist_ok=True)
     files = {name: listed(content) for name, content in contents.items()}
-    about = json.dumps(info.model_dump(mode="json") | {"files": files}, indent=2).encode()
+    about = json.dumps(asdict(info) | {"files": files}, indent=2).encode()
     for name, content in (*contents.items(), (ENCODER, about)):
         write_atomic(folder / name, content)
     return EncoderInfo.of(about)

@@ -27,12 +27,15 @@ from fedrec.model.pack_format import (
     MODEL,
     PARQUET,
     POPULARITY,
+    SENTIMENT,
     SIGNATURE,
     STATEMENTS,
     manifest_of,
 )
 from fedrec.privacy.statement import Statement, written
 from fedrec.task import Task
+
+_BESIDE = {"popularity": (POPULARITY, "popularity"), "sentiment": (SENTIMENT, "weights")}
 
 
 def write_pack(  # noqa: PLR0913  (what of which task, promised how; the rest may be left out)
@@ -58,8 +61,9 @@ def write_pack(  # noqa: PLR0913  (what of which task, promised how; the rest ma
     about = _about(task) | {"round": round}
     write_atomic(folder / MODEL, save(named, metadata={"task": task.hash}))
     write_atomic(folder / ITEMS, save({n: np.ascontiguousarray(v) for n, v in items.items()}))
-    if beside and "popularity" in beside:
-        write_atomic(folder / POPULARITY, save({"popularity": np.ascontiguousarray(beside["popularity"])}))
+    for name, (file, tensor) in _BESIDE.items():
+        if beside and name in beside:
+            write_atomic(folder / file, save({tensor: np.ascontiguousarray(beside[name])}))
     write_atomic(folder / CATALOGUE, to_lines(task.catalogue))
     write_atomic(folder / STATEMENTS, written(claims).encode())
     write_atomic(folder / CARD, _card(about, claims).encode())
@@ -115,7 +119,8 @@ and not who made it. One that a site published has the site's signature in `pack
 ```
 
 Score of item i after a history: the sum of the learned maps of its decayed contexts, plus the
-device's own embedding (which is not in this pack), times the item's vector, plus its prior.
+device's own embedding (which is not in this pack), times the item's vector, plus its prior. Where the pack says how
+popular items are, a device that knows little of its person leans on that.
 
 ## Who is protected from whom
 

@@ -7,11 +7,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
@@ -32,6 +30,9 @@ from fedrec.model.pack_format import (
     PackInfo,
 )
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 Floats = NDArray[np.float32]
 
 _ROUNDED = 1e-3  # how far a sum of float32 numbers may be from 1
@@ -43,9 +44,9 @@ class Pack:
 
     `parameters` has the names of the model's layout. `vectors` (item, dim) and `prior` (item,) rank; `centre` (width,)
     and `projection` (width + feature, dim) place a free text among the items. `statements` says who is protected from
-    whom, one entry for each adversary. `sentiment` (width + 1,) are the weights of a linear head over adapted pooled
-    texts, its intercept last, and `popularity` (item,) is the share of each item in what people choose, of sum 1; None
-    in a pack without them.
+    whom, one entry for each adversary. `sentiment` (width + 1,) are the weights of a linear head over the
+    encoder's own vectors, its intercept last, and `popularity` (item,) is the share of each item in what people choose,
+    of sum 1; None in a pack without them.
     """
 
     info: PackInfo
@@ -110,13 +111,22 @@ def signed_manifest(manifest: bytes, signature: bytes, public_key: Ed25519Public
         _check_signature(public_key, signature, manifest)
     info = PackInfo.of(manifest)
     if public_key is None and info.signer:
-        _check_signature(Ed25519PublicKey.from_public_bytes(bytes.fromhex(info.signer)), signature, manifest)
+        _check_signature(_key(info.signer), signature, manifest)
     if public_key is not None and info.signer != public_key.public_bytes_raw().hex():
         raise DataError("a pack names whoever signed it", remedy=AGAIN, signer=info.signer[:12] or "nobody")
     return info
 
 
+# An app that brings an unsigned pack along opens it without the package cryptography.
+def _key(signer: str) -> Ed25519PublicKey:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    return Ed25519PublicKey.from_public_bytes(bytes.fromhex(signer))
+
+
 def _check_signature(key: Ed25519PublicKey, signature: bytes, manifest: bytes) -> None:
+    from cryptography.exceptions import InvalidSignature
+
     try:
         key.verify(signature, manifest)
     except InvalidSignature:

@@ -7,14 +7,14 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
-
-from pydantic import Field, ValidationError
-from pydantic_core import from_json, to_json
+from typing import Annotated, Any, Literal, Self
 
 from fedrec.errors import DataError
-from fedrec.model.listed import Digest, Listed, Part
+from fedrec.model.listed import Digest, Listed
+from fedrec.strict import counted, parsed, read, spelled, within
 
 FORMAT = 3  # written; those before it are read too
 READABLE = [1, 2, 3]
@@ -44,36 +44,60 @@ Shape = tuple[int, ...]
 _VERSION = re.compile(rb"[1-9][0-9]{0,8}")
 
 
-class Stock(Part):
+@dataclass(frozen=True)
+class Stock:
     """The catalogue: how many items, and `Catalogue.hash`."""
 
-    items: int = Field(ge=2)
+    items: Annotated[int, within(2)]
     hash: Digest
 
 
-class Reader(Part):
+@dataclass(frozen=True)
+class Reader:
     """The text encoder that item vectors were made with, and that texts of a person must be read with."""
 
     name: str
     hash: str
-    dim: int = Field(ge=1)
+    dim: Annotated[int, within(1)]
 
 
-class Words(Part):
+@dataclass(frozen=True)
+class Words:
     """The portable text encoder that reads a person's texts where there is no torch: SHA-256 of its encoder.json."""
 
-    encoder: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+    encoder: Annotated[str, spelled("([0-9a-f]{64})?")] = ""
 
 
-class Ranking(Part):
+@dataclass(frozen=True)
+class Ranking:
     """Width of a vector, decay of each context, and how many shared parameters there are."""
 
-    dim: int = Field(ge=1)
-    decays: tuple[float, ...] = Field(min_length=1)
-    parameters: int = Field(ge=1)
+    dim: Annotated[int, within(1)]
+    decays: Annotated[tuple[float, ...], counted(1)]
+    parameters: Annotated[int, within(1)]
 
 
-class _Settings(Part):
+@dataclass(frozen=True)
+class Profile:
+    """How much an event counts in a profile: `plan.profile`, see `fedrec.sections.ProfileSpec`."""
+
+    view: float = 0.5
+    click: float = 1.0
+    like: float = 1.5
+    rate: float = 1.0
+    search: float = 1.0
+    review: float = 1.0
+    skip: float = -0.5
+    rating: float = 0.0
+    text: float = 0.5
+
+    def kinds(self) -> tuple[float, ...]:
+        """Weights in the order of `Kind`."""
+        return (self.view, self.click, self.like, self.rate, self.search, self.review, self.skip)
+
+
+@dataclass(frozen=True)
+class _Settings:
     """The settings of `plan.model` that decide which tensors there are."""
 
     maps: Literal["full", "diagonal"] = "full"
@@ -82,7 +106,8 @@ class _Settings(Part):
     popularity: bool = True
 
 
-class PackInfo(Part):
+@dataclass(frozen=True)
+class PackInfo:
     """A manifest that was read; after `verify_pack` it is true.
 
     `version` is 0 and `published` is "" in a pack that was never published, and `signer` (an Ed25519 public key
@@ -92,37 +117,38 @@ class PackInfo(Part):
     """
 
     format: int
-    version: int = Field(ge=0, le=VERSION_MOST)
-    round: int | None = Field(ge=0)
-    published: str = Field(pattern=r"^(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z)?$")
-    signer: str = Field(pattern=r"^([0-9a-f]{64})?$")
+    version: Annotated[int, within(0, VERSION_MOST)]
+    round: Annotated[int, within(0)] | None
+    published: Annotated[str, spelled("([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?")]
+    signer: Annotated[str, spelled("([0-9a-f]{64})?")]
     task: Digest
     plan: dict[str, Any]
     catalogue: Stock
     encoder: Reader
     ranking: Ranking
     layout: tuple[tuple[str, Shape], ...]
-    text: Words = Words()
     files: dict[str, Listed]
     digest: Digest
+    text: Words = Words()
 
     @classmethod
     def of(cls, manifest: bytes) -> Self:
         """What the bytes of a pack.json say; what format 1 did not say is filled in."""
         try:
-            content = from_json(manifest, allow_inf_nan=False)
+            content = parsed(manifest)
             if not isinstance(content, dict):
                 raise ValueError("it is not an object")
-            current = _current(content) | {"digest": hashlib.sha256(manifest).hexdigest()}
-            info = cls.model_validate_json(to_json(current))
-            info._settings()  # a plan without them would be refused too late
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            raise _unreadable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            info = read(cls, _current(content) | {"digest": hashlib.sha256(manifest).hexdigest()})
+            _ = info._settings, info.profile  # a plan without them would be refused too late
         except ValueError as error:
             raise _unreadable(str(error)) from None
         info._check_files()
         return info
+
+    @cached_property
+    def profile(self) -> Profile:
+        """What the plan says of events."""
+        return read(Profile, self.plan.get("profile", {}))
 
     @property
     def catalogue_file(self) -> str:
@@ -142,12 +168,8 @@ class PackInfo(Part):
 
     def model_shapes(self, features: int) -> dict[str, Shape]:
         """Shapes in model.safetensors, without those of the text tower, which depend on its kind."""
-        items, dim, decays, settings = (
-            self.catalogue.items,
-            self.ranking.dim,
-            len(self.ranking.decays),
-            self._settings(),
-        )
+        items, dim, decays = self.catalogue.items, self.ranking.dim, len(self.ranking.decays)
+        settings = self._settings
         shapes: dict[str, Shape] = {"maps": (decays, dim, dim) if settings.maps == "full" else (decays, dim)}
         if settings.projection:
             shapes["projection"] = (self.encoder.dim + features, dim)
@@ -172,8 +194,9 @@ class PackInfo(Part):
             odd = sorted(needed - set(self.files) | set(self.files) - allowed)[:3]
             raise DataError("a pack's manifest lists the files of its format, and no others", odd=odd)
 
+    @cached_property
     def _settings(self) -> _Settings:
-        return _Settings.model_validate(self.plan.get("model", {}))
+        return read(_Settings, self.plan.get("model", {}))
 
 
 def manifest_of(about: Mapping[str, Any]) -> bytes:

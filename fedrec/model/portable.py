@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
-
-from pydantic import Field, ValidationError
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
 
 from fedrec.errors import EncoderError
-from fedrec.model.listed import Part
 from fedrec.model.pack_format import Reader, Shape
+from fedrec.strict import counted, parsed, read, within
 
 KIND: Literal["fedrec text encoder"] = "fedrec text encoder"
 FORMAT: Literal[1] = 1
@@ -17,12 +16,13 @@ GRAPH, VOCABULARY = "encoder.onnx", "vocab.txt"
 IDS, POOLED = "ids", "pooled"  # names in the graph: (1, token) int64 → (1, width) float32 of length 1
 
 
-class Tokens(Part):
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
     """Text → ids. "wordpiece": BERT's, its pieces the lines of vocab.txt; "hashed": CRC-32 of words, of tests."""
 
     kind: Literal["wordpiece", "hashed"]
-    size: int = Field(ge=2)
-    max_tokens: int = Field(ge=3)
+    size: Annotated[int, within(2)]
+    max_tokens: Annotated[int, within(3)]
     lower: bool = True
     strip_accents: bool = True
     split_ideographs: bool = True
@@ -31,7 +31,8 @@ class Tokens(Part):
     special: tuple[str, ...] = ()
 
 
-class Factor(Part):
+@dataclass(frozen=True, kw_only=True)
+class Factor:
     """An input of the graph that is a tensor of the pack: B of one LoRA pair, the same for every text."""
 
     input: str
@@ -39,14 +40,16 @@ class Factor(Part):
     shape: Shape
 
 
-class Lora(Part):
+@dataclass(frozen=True, kw_only=True)
+class Lora:
     """LoRA inside the graph: A is part of it, drawn with the plan's `seed`; B comes with each pack."""
 
     seed: int
-    factors: tuple[Factor, ...] = Field(min_length=1)
+    factors: Annotated[tuple[Factor, ...], counted(1)]
 
 
-class PortableInfo(Part):
+@dataclass(frozen=True, kw_only=True)
+class PortableInfo:
     """An exported encoder. `encoder` is what packs say that their vectors were made with."""
 
     kind: Literal["fedrec text encoder"]
@@ -60,9 +63,7 @@ class PortableInfo(Part):
     def of(cls, content: bytes) -> Self:
         """What the bytes of an encoder.json say."""
         try:
-            return cls.model_validate_json(content)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        remedy = "Fetch the encoder again, or upgrade fedrec here."
-        raise EncoderError("an exported encoder can be read", remedy=remedy, reason=reason)
+            return read(cls, parsed(content))
+        except ValueError as error:
+            remedy, reason = "Fetch the encoder again, or upgrade fedrec here.", str(error)
+            raise EncoderError("an exported encoder can be read", remedy=remedy, reason=reason) from None

@@ -1,8 +1,10 @@
 """A head that reads from a text's vector how much its writer liked something. Public numbers only; numpy alone.
 
-Least squares from sums: everybody sends moments of their own rated reviews, once, and the server solves for the ridge
-regression of ratings on directions of texts. All of it is post-processing of one noised mean. The ridge does not pull
-towards silence: it pulls towards what a few public sentences of praise and blame say, which no person is behind.
+Least squares from sums: in a warm start everybody sends moments of their own rated texts, and the server solves for the
+ridge regression of ratings on directions of texts. All of it is post-processing of one noised mean. The ridge does not
+pull towards silence: it pulls towards what a few public sentences of praise and blame say, which no person is behind.
+
+Vectors are those of the frozen encoder, which no training moves: a head keeps its meaning in every later model.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.errors import DataError, require
+from fedrec.model.warm_estimates import square, triangle
 
 Floats = NDArray[np.float64]
 
@@ -49,24 +52,19 @@ def public_head(encode: Callable[[Sequence[str]], NDArray[np.float32]]) -> NDArr
     return head
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Survey:
-    """What is asked of devices in the one round: `width` is that of a text's vector, `users` how many may answer.
+    """What is asked about rated texts, whose vectors are `width` wide.
 
-    `start` (width + 1,) is a public head, such as `public_head`; without one no text says anything at first. A person's
-    statistics are `size` numbers of length at most `clip` by construction: nobody's is cut. Everybody weighs the same,
-    however much they have written.
+    A person's statistics are `size` numbers of length at most 1 by construction. Everybody weighs the same, however
+    much they have written.
     """
 
     width: int
-    users: int
-    start: NDArray[np.float32] | None = None
     share: float = 0.5  # of the squared length, that the second moments get
 
     def __post_init__(self) -> None:
-        require(self.width >= 1 and self.users >= 1, "a survey is about texts of people", users=self.users)
-        fits = self.start is None or self.start.shape == (self.features,)
-        require(fits, "a public head reads vectors of the survey's width", width=self.width)
+        require(self.width >= 1, "a text's vector has a width", width=self.width)
         require(0 < self.share < 1, "both moments have a share", share=self.share)
 
     @property
@@ -79,11 +77,6 @@ class Survey:
         """Length of a person's statistics: the upper triangle of second moments, and the moments with the rating."""
         return self.features * (self.features + 1) // 2 + self.features
 
-    @property
-    def clip(self) -> float:
-        """The longest that a person's statistics can be: both moments have length 1 at most."""
-        return 1.0
-
     def statistics(self, vectors: NDArray[np.float32], ratings: NDArray[np.float32]) -> Floats:
         """(size,) statistics of one person's rated texts (text, width); zeros for somebody without any.
 
@@ -94,17 +87,16 @@ class Survey:
             return np.zeros(self.size)
         features, liking = _features(vectors[counts]), 2.0 * np.clip(ratings[counts].astype(np.float64), 0, 1) - 1.0
         second, first = features.T @ features / len(liking), features.T @ liking / len(liking)
-        above = np.triu_indices(self.features)
-        weights = np.where(above[0] == above[1], 1.0, math.sqrt(2))  # so that lengths are those of the whole matrix
-        return np.concatenate([math.sqrt(self.share) * weights * second[above], math.sqrt(1 - self.share) * first])
+        return np.concatenate([math.sqrt(self.share) * triangle(second), math.sqrt(1 - self.share) * first])
 
-    def solve(self, mean: Floats, noise: float) -> NDArray[np.float32]:
+    def solve(self, mean: Floats, noise: float, start: NDArray[np.float32]) -> NDArray[np.float32]:
         """(width + 1,) weights, the intercept last; `mean` (size,) has noise of standard deviation `noise` on it.
 
-        The more noise, the heavier the ridge, from public numbers alone: what is not learnt stays as in `start`, but
-        for how pleased people are on the whole. Deterministic, and finite whatever the mean.
+        The more noise, the heavier the ridge, from public numbers alone: what is not learnt stays as in `start`, a
+        public head, but for how pleased people are on the whole. Deterministic, and finite whatever the mean.
         """
-        far = self.clip + 10 * noise  # no honest number of a mean lies further out
+        require(start.shape == (self.features,), "a public head reads vectors of the same width", width=self.width)
+        far = 1 + 10 * noise  # no honest number of a mean lies further out
         second, first = self._moments(np.clip(np.nan_to_num(mean), -far, far))
         values, axes = np.linalg.eigh(second)
         possible = np.clip(values, 0, None)  # second moments are not negative: noise made them so
@@ -112,27 +104,19 @@ class Survey:
         wide = 2 * math.sqrt(self.features) * noise / math.sqrt(2 * self.share)
         ridge = np.full(self.features, FLOOR * max(float(possible.sum()), FLOOR) / self.features + STEEP * wide)
         ridge[-1] = FLOOR * ridge[-1] + noise  # the intercept is one number: the noise on it is small
-        known, start = (axes * possible) @ axes.T, self._start
-        solved = start + np.linalg.solve(known + np.diag(ridge), first - known @ start)
-        weights: NDArray[np.float32] = (solved / math.sqrt(8)).astype(np.float32)
-        weights[-1] += 0.5
+        known, at = (axes * possible) @ axes.T, math.sqrt(8) * (start.astype(np.float64) - self._even)
+        solved = at + np.linalg.solve(known + np.diag(ridge), first - known @ at)
+        weights: NDArray[np.float32] = (solved / math.sqrt(8) + self._even).astype(np.float32)
         return weights
 
     @property
-    def _start(self) -> Floats:
-        """`start`, in the units of features and liking."""
-        if self.start is None:
-            return np.zeros(self.features)
-        start: Floats = self.start.astype(np.float64) * math.sqrt(8)
-        start[-1] -= 0.5 * math.sqrt(8)
-        return start
+    def _even(self) -> Floats:
+        """The head for which every text is neither praise nor blame."""
+        return np.append(np.zeros(self.width), 0.5)
 
     def _moments(self, mean: Floats) -> tuple[Floats, Floats]:
-        above = np.triu_indices(self.features)
-        second = np.zeros((self.features, self.features))
-        second[above] = mean[: len(above[0])] / math.sqrt(self.share)
-        second = (second + second.T) / np.where(np.eye(self.features), 2.0, math.sqrt(2))
-        return second, mean[len(above[0]) :] / math.sqrt(1 - self.share)
+        angles = self.size - self.features
+        return square(mean[:angles] / math.sqrt(self.share), self.features), mean[angles:] / math.sqrt(1 - self.share)
 
 
 def read(weights: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,16 +170,23 @@ def _whitening(covariance: Floats) -> Floats:
 
 def triangle(matrix: Floats) -> Floats:
     """The upper triangle of symmetric matrices (…, n, n), off-diagonals times √2: its length is the matrix's."""
-    rows, columns = np.triu_indices(matrix.shape[-1])
-    return np.asarray(matrix[..., rows, columns] * np.where(rows == columns, 1.0, 2**0.5))
+    rows, columns, weights = _upper(matrix.shape[-1])
+    return np.asarray(matrix[..., rows, columns] * weights)
 
 
 def square(entries: Floats, width: int) -> Floats:
     """The symmetric matrix that `triangle` took apart."""
-    rows, columns = np.triu_indices(width)
+    rows, columns, weights = _upper(width)
     matrix = np.zeros((width, width))
-    matrix[rows, columns] = entries / np.where(rows == columns, 1.0, 2**0.5)
+    matrix[rows, columns] = entries / weights
     return np.asarray(np.triu(matrix) + np.triu(matrix, 1).T)
+
+
+@lru_cache(maxsize=4)
+def _upper(width: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
+    """Rows and columns of an upper triangle, and what its entries are multiplied with; made once for all people."""
+    rows, columns = np.triu_indices(width)
+    return rows, columns, np.where(rows == columns, 1.0, 2**0.5)
 
 
 def unit_square(entries: Floats, width: int) -> Floats:

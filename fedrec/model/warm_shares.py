@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 from fedrec.errors import require
+from fedrec.model.sentiment import Survey
 
 SUMMARY = 0.3  # share of the summary, at any noise: a few numbers that everything hangs on
 NOTHING = 1.0  # the signal below which a warm start gives the public start back: it would repeat the noise
@@ -19,7 +20,7 @@ DIM = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Shares:
-    """How one person's clip is divided among popularity, classes and summary; squares add up to 1.
+    """How one person's clip is divided among popularity, classes, summary and opinions; squares add up to 1.
 
     `axes` is how many axes of a view the classes keep: the first ones, along which the catalogue's texts differ most.
     """
@@ -27,14 +28,23 @@ class Shares:
     popularity: float = 0.675
     classes: float = 0.675
     summary: float = 0.3
+    opinions: float = 0.0
     axes: int = 8
 
     def __post_init__(self) -> None:
-        squares = self.popularity**2 + self.classes**2 + self.summary**2
+        squares = self.popularity**2 + self.classes**2 + self.summary**2 + self.opinions**2
         require(abs(squares - 1) < 0.01, "the squares of the shares add up to 1", squares=squares)
-        least = min(self.classes, self.summary)
+        least = min(self.classes, self.summary, self.opinions)
         require(self.popularity > 0 and least >= 0, "popularity has a share, and no share is negative", least=least)
         require(self.axes >= 1, "class sums have at least one axis", axes=self.axes)
+
+    def making_room(self, opinions: float) -> Shares:
+        """The same shares of what is left when opinions get this part of the squared length."""
+        rest = sqrt(1 - opinions)
+        return replace(
+            self, popularity=rest * self.popularity, classes=rest * self.classes, summary=rest * self.summary,
+            opinions=sqrt(opinions),
+        )  # fmt: skip
 
 
 # A single event has nothing before it: all that it can tell of is popularity.
@@ -80,7 +90,11 @@ def recommended(users: int, items: int, noise_multiplier: float) -> Recommended:
     return Recommended(signal=strength, shares=shares)
 
 
-def statistics_size(items: int, decays: int, axes: int, *, residuals: bool = True) -> int:
-    """How many numbers a person's statistics are; `axes` is at most the model's width."""
+def statistics_size(items: int, decays: int, axes: int, *, residuals: bool = True, width: int = 0) -> int:
+    """How many numbers a person's statistics are; `axes` is at most the model's width.
+
+    `width` is that of a text's vector where opinions have a share.
+    """
     summary = decays * (decays - 1) // 2 + decays + decays * axes
-    return items + summary + residuals * (items * axes + axes * (axes + 1) // 2)
+    opinions = Survey(width).size if width else 0
+    return items + summary + residuals * (items * axes + axes * (axes + 1) // 2) + opinions

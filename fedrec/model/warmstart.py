@@ -2,7 +2,9 @@
 
 Every device sends three things about its choices, each of bounded length (`Shares`): which items were chosen
 (popularity), what preceded each chosen item (classes), and how well the decayed views of a history agree with each
-other and foretell the next item (summary). From the noised mean `WarmStart.solve` makes shared parameters:
+other and foretell the next item (summary). Where a plan asks for it, a fourth is how they rated what they wrote
+(opinions), from which `WarmStart.beside` makes a sentiment head. From the noised mean `WarmStart.solve` makes shared
+parameters:
 
 * popularity is deconvolved: a log-normal prior, fitted to the noised counts themselves, centred on what the item's text
   foretells where that helps (empirical Bayes; Efron 2010, Large-Scale Inference, chapter 1);
@@ -25,7 +27,9 @@ import torch
 from numpy.typing import NDArray
 
 from fedrec.errors import WireError, require
+from fedrec.model.adapter import TowerInputs
 from fedrec.model.ranking import Model
+from fedrec.model.sentiment import Survey, public_head
 from fedrec.model.warm_estimates import Classes, Floats, Views, popularity, square, unit_square
 from fedrec.model.warm_shares import NOTHING, Shares, signal
 
@@ -100,6 +104,7 @@ class WarmStart:
             **{name: Block(shape, shares.summary / math.sqrt(max(shape[0], 1))) for name, shape in self._views.items()},
             "spread": Block((angles,), shares.summary),
             "classes": Block((items, axes), shares.classes),
+            "opinions": Block((self.survey.size,), shares.opinions),
         }
         if not (self.model.spec.residuals and shares.classes):  # nowhere to put them
             del blocks["spread"], blocks["classes"]
@@ -114,7 +119,19 @@ class WarmStart:
     def clip(self) -> float:
         """Length that a person's statistics are clipped to; those that are longer are so by a few per cent."""
         classes = self.shares.classes**2 if "classes" in self.blocks else 0.0
-        return math.sqrt(self.shares.popularity**2 + classes + _SLACK * self.shares.summary**2)
+        choices = self.shares.popularity**2 + classes + _SLACK * self.shares.summary**2
+        return math.sqrt(choices + self.shares.opinions**2)
+
+    @cached_property
+    def survey(self) -> Survey:
+        """What is asked about rated texts."""
+        return Survey(self.model.adapter.encoder.dim)
+
+    def frozen(self, texts: TowerInputs) -> NDArray[np.float32]:
+        """(text, width) vectors of the frozen encoder, whatever the adapter may learn later."""
+        with torch.no_grad():
+            parameters = self.model.layout.views(torch.from_numpy(self.model.initial))
+            return np.asarray(self.model.pooled(parameters, texts).numpy())
 
     def pack(self, parts: Mapping[str, Floats]) -> Floats:
         """(size,) statistics of unweighted parts, which have the shapes of `blocks`."""
@@ -149,15 +166,20 @@ class WarmStart:
         return self._shared(strengths, moved, prior)
 
     def beside(self, mean: Floats, noise: float) -> dict[str, NDArray[np.float32]]:
-        """What the same release says beside the model: "popularity" (item,), all positive, of sum 1.
+        """What the same release says beside the model; nothing where the noise is longer than all that can be learnt.
 
-        It is the share of each item in what people choose, each person with the same length of vote. Nothing where
-        the noise is longer than all that can be learnt.
+        "popularity" (item,), all positive, of sum 1, is the share of each item in what people choose, each person with
+        the same length of vote. "sentiment" (width + 1,), where opinions have a share, is what `sentiment.read` takes.
         """
         if self._drowned(noise):
             return {}
-        mass = self._mass(self._parts(mean, noise), noise)
-        return {"popularity": (mass / mass.sum()).astype(np.float32)}
+        parts = self._parts(mean, noise)
+        mass = self._mass(parts, noise)
+        said = {"popularity": (mass / mass.sum()).astype(np.float32)}
+        if "opinions" in parts:
+            public = public_head(lambda texts: self.frozen(self.model.adapter.prepare(texts, public=True)))
+            said["sentiment"] = self.survey.solve(parts["opinions"], noise / self.shares.opinions, public)
+        return said
 
     def _drowned(self, noise: float) -> bool:
         """Whether the noise is longer than all that can be learnt."""

@@ -146,10 +146,8 @@ def parameters(model: ModelSpec, items: int) -> int:
 
     Refuses an encoder whose width is not known without opening it.
     """
-    if model.encoder not in _WIDTHS:
-        remedy = "Give --dim, the number of shared parameters, which `fedrec simulate` prints when it starts."
-        raise SpecError("the planner knows the width of minilm, hash and tiny", remedy=remedy, encoder=model.encoder)
-    width, axes = _WIDTHS[model.encoder], model.dim
+    remedy = "Give --dim, the number of shared parameters, which `fedrec simulate` prints when it starts."
+    width, axes = _width(model, remedy), model.dim
     adapter = {"none": 0, "bottleneck": 2 * model.rank * width, "lora": 2 * model.blocks * model.rank * width}
     maps = axes if model.maps == "diagonal" else axes**2
     return (
@@ -163,7 +161,14 @@ def statistics(plan: Plan, items: int, axes: int) -> int:
     if stands_alone(plan):
         return items
     model = plan.model
-    return statistics_size(items, len(model.decays), min(axes, model.dim), residuals=model.residuals)
+    width = _width(model, "Set warm.opinions = 0 to plan without them.") if plan.warm.opinions else 0
+    return statistics_size(items, len(model.decays), min(axes, model.dim), residuals=model.residuals, width=width)
+
+
+def _width(model: ModelSpec, remedy: str) -> int:
+    if model.encoder not in _WIDTHS:
+        raise SpecError("the planner knows the width of minilm, hash and tiny", remedy=remedy, encoder=model.encoder)
+    return _WIDTHS[model.encoder]
 
 
 def sketch(plan: Plan) -> Veil:

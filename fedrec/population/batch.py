@@ -41,7 +41,8 @@ class Batch:
     the batch, the event's in its history, the catalogue row (or the number of catalogue rows + the text's number) and
     the signed weight, never 0. They are ordered by client, items before texts, then by event; the last `texts[j]` of
     client j are texts. `choice_owner`, `choice_at`, `chosen` (choice,) are clients, positions and rows of first
-    choices, by client, then by event.
+    choices, by client, then by event. `rated_owner`, `rated`, `ratings` (opinion,) are clients, numbers and ratings
+    of the texts that came with one, in the same order, whatever they weigh.
     """
 
     texts: Ints
@@ -52,6 +53,9 @@ class Batch:
     choice_owner: Ints
     choice_at: Ints
     chosen: Ints
+    rated_owner: Ints
+    rated: Ints
+    ratings: NDArray[np.float32]
 
     @classmethod
     def of(cls, people: Population, cuts: Ints, profile: ProfileSpec, *, items: int, words: Mapping[str, int]) -> Batch:
@@ -63,14 +67,20 @@ class Batch:
         with_item, with_text = np.flatnonzero(item != NO_ITEM), np.flatnonzero(_worded(people)[rows])
         beside = np.where(item[with_text] != NO_ITEM, profile.text, 1.0).astype(np.float32)
         event = np.concatenate([with_item, with_text])
-        entry = np.concatenate([item[with_item], items + _numbered(people, rows[with_text], words)])
+        said = _numbered(people, rows[with_text], words)
+        entry = np.concatenate([item[with_item], items + said])
         weights = np.concatenate([weight[with_item], weight[with_text] * beside])
         order = np.argsort(owner[event], kind="stable")
         order = order[weights[order] != 0]  # what weighs nothing need not pass the tower
         event, entry = event[order], entry[order]
         first = _first(owner, np.where(_CHOOSES[flat.kinds[rows]], item, NO_ITEM), items)
         texts = np.bincount(owner[event[entry >= items]], minlength=len(people))
-        return cls(texts, owner[event], at[event], entry, weights[order], owner[first], at[first], item[first])
+        ratings = flat.ratings[rows[with_text]]
+        rated = np.flatnonzero(~np.isnan(ratings))
+        return cls(
+            texts, owner[event], at[event], entry, weights[order], owner[first], at[first], item[first],
+            owner[with_text[rated]], said[rated], ratings[rated],
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -82,10 +92,12 @@ class Batch:
         """Those clients, in that order."""
         mentions, mentioned = _slices(self.mention_starts, clients)
         choices, chose = _slices(self.choice_starts, clients)
+        opinions, opined = _slices(self.rated_starts, clients)
         new = np.arange(len(clients))
         return Batch(
             self.texts[clients], np.repeat(new, mentioned), self.at[mentions], self.entry[mentions],
             self.weight[mentions], np.repeat(new, chose), self.choice_at[choices], self.chosen[choices],
+            np.repeat(new, opined), self.rated[opinions], self.ratings[opinions],
         )  # fmt: skip
 
     @cached_property
@@ -112,6 +124,11 @@ class Batch:
     def choice_starts(self) -> Ints:
         """(client + 1,) where each client's choices start."""
         return np.searchsorted(self.choice_owner, np.arange(len(self) + 1))
+
+    @cached_property
+    def rated_starts(self) -> Ints:
+        """(client + 1,) where each client's opinions start."""
+        return np.searchsorted(self.rated_owner, np.arange(len(self) + 1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,10 +36,14 @@ Noises = Callable[[int], Noise]
 
 @dataclass(frozen=True, eq=False)
 class StackedStatistics:
-    """Statistics of whole histories. `table` (entry, dim) are vectors of items, then texts, at the public start."""
+    """Statistics of whole histories. `table` (entry, dim) are vectors of items, then texts, at the public start.
+
+    `frozen` (text, width) are the frozen encoder's vectors of texts, none where nobody is asked for opinions.
+    """
 
     warm: WarmStart
     table: Tensor
+    frozen: Rows
 
     @classmethod
     def over(cls, warm: WarmStart, texts: TowerInputs) -> StackedStatistics:
@@ -48,7 +52,8 @@ class StackedStatistics:
         with torch.no_grad():
             parameters = model.layout.views(torch.from_numpy(model.initial))
             items = torch.from_numpy(warm.scale * warm.vectors).float()
-            return cls(warm, torch.cat([items, model.text_vectors(parameters, texts)]))
+            table = torch.cat([items, model.text_vectors(parameters, texts)])
+        return cls(warm, table, warm.frozen(texts if "opinions" in warm.blocks else texts[:0]))
 
     def budget(self, clients: int, examples: int, mentions: int) -> int:
         """Bytes of a chunk, for `chunked`."""
@@ -57,7 +62,7 @@ class StackedStatistics:
         return 4 * clients * (views + self.warm.size)
 
     def rows(self, batch: Batch) -> Rows:
-        """(client, warm.size) statistics, not yet clipped; zeros for someone without a choice."""
+        """(client, warm.size) statistics, not yet clipped; zeros for someone who chose and rated nothing."""
         rows = np.zeros((len(batch), self.warm.size), np.float32)
         blocks = self._blocks(rows)
         counts = np.diff(batch.choice_starts)
@@ -67,12 +72,21 @@ class StackedStatistics:
         if self._looks and batch.usable_counts.any():
             with torch.no_grad():
                 self._look(lay(batch, batch.all_usable).to(self.table.device), blocks)
+        if "opinions" in blocks:
+            self._ask(batch, blocks["opinions"])
         return rows
 
     @property
     def _looks(self) -> bool:
-        """Whether anything but popularity has a share."""
-        return len(self.warm.blocks) > 1
+        """Whether anything has a share that follows from decayed views."""
+        return bool(self.warm.blocks.keys() - {"popularity", "opinions"})
+
+    def _ask(self, batch: Batch, opinions: Rows) -> None:
+        """Write how people rated what they wrote."""
+        survey, weight = self.warm.survey, self.warm.blocks["opinions"].weight
+        for client in np.unique(batch.rated_owner):
+            own = slice(*batch.rated_starts[client : client + 2])
+            opinions[client] = weight * survey.statistics(self.frozen[batch.rated[own]], batch.ratings[own])
 
     def _look(self, laid: Laid, blocks: dict[str, Rows]) -> None:
         """Write what follows from decayed views."""

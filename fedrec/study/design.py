@@ -110,7 +110,7 @@ class ArmSpec(Section):
             case "warm-start+rounds":
                 plan = base.override({"warm": {"enabled": True}})
             case "from-scratch":
-                plan = base.override({"warm": {"enabled": False}})
+                plan = base.override({"warm": {"enabled": False, "opinions": 0.0}})
         budget = {} if epsilon is None else {"epsilon": epsilon}
         # A study shows what a budget costs even where noise drowns everything; the report says where it does.
         asked = {"privacy": {"mode": mode, "force": True, **budget}, "interaction": budget}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,29 +19,41 @@ from fedrec.spec import Plan
 
 SCENARIO = Path(__file__).parents[1] / "movielens-100k.toml"
 VALIDATION, TEST = 100, 200
+WARM = {"warm": {"enabled": True}}  # one round tells how popular items are, and begins the model
+PRIVATE = {"privacy": {"mode": "user-central", "epsilon": 4.0}, "federation": {"rounds": 0}}  # and is all there is
 
 
 @dataclass(frozen=True, eq=False)
 class Newcomers:
-    """A pack, the popularity of items among those it was trained on, and two groups of people it does not know."""
+    """A pack, another that was made privately, the popularity of items among those they were trained on, and others."""
 
     pack: Pack
+    private: Pack
     counts: NDArray[np.int64]
     validation: Population
     test: Population
 
 
-def newcomers(data: Path, seed: int, runs: Path) -> Newcomers:
-    """The people of `seed`, and the pack made without them: trained now, or before in the folder `runs`."""
+def newcomers(data: Path, seed: int, seeds: Collection[int], runs: Path) -> Newcomers:
+    """The people of `seed`, and the packs made without them: trained now, or before in the folder `runs`.
+
+    Nobody is in `validation` who is a test person of any of the `seeds`.
+    """
     whole = movielens_100k(data)
-    order = stream(seed, "newcomers").permutation(len(whole.population))
+    order = _order(seed, whole)
     held, rest = order[: VALIDATION + TEST], np.sort(order[VALIDATION + TEST :])
     known = replace(whole, population=whole.population.take(rest))
     chosen = [history.items[history.choices()] for history in known.population]
     counts = np.bincount(np.concatenate(chosen), minlength=len(whole.catalogue))
-    pack = _pack(known, {"seed": seed, "data": {"path": str(data)}}, runs / f"pack-{seed}")
-    validation, test = (whole.population.take(part) for part in (held[:VALIDATION], held[VALIDATION:]))
-    return Newcomers(pack, counts, validation, test)
+    settings = {"seed": seed, "data": {"path": str(data)}} | WARM
+    packs = [_pack(known, settings, runs / f"pack-{seed}"), _pack(known, settings | PRIVATE, runs / f"private-{seed}")]
+    tested = np.concatenate([_order(one, whole)[VALIDATION : VALIDATION + TEST] for one in seeds])
+    validation = held[:VALIDATION][~np.isin(held[:VALIDATION], tested)]
+    return Newcomers(*packs, counts, *(whole.population.take(part) for part in (validation, held[VALIDATION:])))
+
+
+def _order(seed: int, whole: Dataset) -> NDArray[np.int64]:
+    return stream(seed, "newcomers").permutation(len(whole.population))
 
 
 def _pack(known: Dataset, settings: dict[str, object], path: Path) -> Pack:

@@ -2,7 +2,7 @@
 
 PATH holds `u.data` and `u.item`. For each seed a model is trained on 643 of the 943 people; of the others 100 choose
 the one setting and 200 are the test. Each of these replays their events through the device's own code
-(`fedrec.embed`). Writes `simulations/embed/results/replay.md` and `.json`. What is done is kept in `--runs`. Five
+(`fedrec.embed`). Writes `simulations/embed/results/replay.md` and `.json`. What is done is kept in `--runs`. Ten
 minutes of one core.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,23 +20,39 @@ import walks
 from people import Newcomers, newcomers
 
 from fedrec.embed.local import STRENGTH
+from fedrec.embed.ranker import DOUBT
 from fedrec.study.metrics import interval
 
 HERE = Path(__file__).parent
-WALKS: dict[str, Callable[[Newcomers, int], pd.DataFrame]] = {
+Walk = Callable[[Newcomers, int], pd.DataFrame]
+
+
+def private(walk: Walk) -> Walk:
+    """The same walk with the private pack."""
+    return lambda group, seed: walk(replace(group, pack=group.private), seed)
+
+
+WALKS: dict[str, Walk] = {
+    "doubts": walks.doubts,
+    "doubts-private": private(walks.doubts),
     "tuning": walks.tuning,
     "moves": walks.moves,
+    "moves-private": private(walks.moves),
     "beginnings": walks.beginnings,
+    "beginnings-private": private(walks.beginnings),
     "lists": walks.lists,
 }
+NAMES = {"hr": "hr@10", "ndcg": "ndcg@10", "recall": "recall@10", "asked": "asked for"}
 LIVE, BOTH = "live profile", "live profile + local embedding"
 INTRODUCTION = """# MovieLens-100K, replayed on the device
 
-Made by `python simulations/embed/replay.py PATH-TO-ML-100K` (seeds {seeds}; plan `simulations/movielens-100k.toml`).
-For each seed a model is trained on 643 people; none of the 200 test people is among them, and 100 others chose the one
-setting (the last table). Whatever a device knows here it has from its own events, at the moment of the list. Mean over
-people (each the mean over their lists) and seeds, ± standard deviation between seeds. Films that the person rated
-before are no candidates; ties count against us. Chance would be {chance:.3f} in HR@10."""
+Made by `python simulations/embed/replay.py PATH-TO-ML-100K` (seeds {seeds}; plan `simulations/movielens-100k.toml`,
+with a warm start). For each seed a model is trained on 643 people. None of the 200 test people is among them, and
+others, who are in no seed's test, chose the two settings (the last tables). Whatever a device knows here it has from
+its own events, at the moment of the list. Mean over people (each the mean over their lists) and seeds, ± standard
+deviation between seeds. Films that the person rated before are no candidates; ties count against us. Chance would be
+{chance:.3f} in HR@10. "The model alone" ranks with the same pack as if it did not hold how popular items are. Private:
+a second pack of the same people, a warm start alone under user-level differential privacy at ε = 4."""
 MOVES = """## The next choice
 
 At up to {moments} moments of each person's time, from the sixth event on, the film that they rated next. All arms leave
@@ -46,17 +63,27 @@ STARTS = """## The first list
 Ten films are listed for somebody of whom so many events are known, or one sentence besides. Recall: how much of their
 sixth to fifteenth choice is on it; any: whether some of it is. The sentence is `I like` and the genre that stands out
 in what they chose after those, given to `understand` and `effects` as an app would; asked for: how much of the list is
-of that genre. With 0 events items have the pack's prior, which was learnt beside the rest of the model and is not how
-popular they are: that is `popularity`, which a pack does not hold."""
+of that genre. `popularity` counts choices of the 643 people, which no pack holds; with 0 events a list follows the
+pack's own popularity, which the warm start released. A sentence costs recall: it asks for one genre, and people choose
+several. It weighs more beside a doubted taste than beside the model alone, so that lists have more of that genre, and
+after a few events less of the rest."""
 LISTS = """## What a varied list costs
 
 At {moments} moments of each person's time, with the local embedding. Diversity: 1 − mean cosine of the model's item
 vectors. Genres: different ones on a list. Miscalibration: in bits, of the list's genres from those of the person's
 choices so far. Novelty: bits. Coverage: share of the catalogue on any list."""
-TUNING = """## The one setting
+PRIVATE = "With the private pack:"
+DOUBTS = """## How long a person is doubted
+
+Items are ranked by what others choose with weight d / (d + events), and by the model with the rest; here by d. For the
+validation people: recall@10 of first lists after so many events, and the next choice at up to {moments} moments. The
+device uses {doubt}: its recalls after 1, 3 and 5 events, summed over both packs, are the highest. Its neighbours are
+near."""
+TUNING = """## The strength of the local embedding
 
 The strength of the local embedding, the variance of its prior, by the next choice at up to {moments} moments of the
-validation people's time. The device uses {strength}; 0.0 is a live profile without an embedding."""
+validation people's time. The device uses {strength}, which was chosen with packs without a warm start: here all
+differences lie within the deviations. 0.0 is a live profile without an embedding."""
 
 
 def main() -> None:
@@ -67,7 +94,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/replay"))
     parser.add_argument("--out", type=Path, default=HERE / "results")
     given = parser.parse_args()
-    groups = {seed: newcomers(given.data, seed, given.runs) for seed in given.seeds}
+    groups = {seed: newcomers(given.data, seed, given.seeds, given.runs) for seed in given.seeds}
     tables = {name: pd.concat([walked(name, seed, groups[seed], given.runs) for seed in groups]) for name in WALKS}
     write(tables, len(groups[given.seeds[0]].pack.catalogue), given.out)
 
@@ -83,20 +110,30 @@ def walked(name: str, seed: int, group: Newcomers, runs: Path) -> pd.DataFrame:
 
 def write(tables: dict[str, pd.DataFrame], items: int, out: Path) -> None:
     """The page, and the numbers behind it."""
-    moves, starts, lists = tables["moves"], tables["beginnings"], tables["lists"]
-    shown = ["hr", "ndcg", "diversity", "genres", "miscalibration", "novelty"]
+    moves, lists = tables["moves"], tables["lists"]
+    next_choice, first = ["hr", "ndcg"], ["recall", "any", "asked"]
+    shown = [*next_choice, "diversity", "genres", "miscalibration", "novelty"]
+    doubted = [*(f"recall {known}" for known in walks.KNOWN), *next_choice]
     seeds = ", ".join(map(str, sorted(moves["seed"].unique())))
     pages = [
         INTRODUCTION.format(seeds=seeds, chance=walks.K / (items - 50)),
         MOVES.format(moments=walks.ASKED),
-        markdown(summary(moves, ["hr", "ndcg"]), {"hr": "hr@10", "ndcg": "ndcg@10"}),
+        markdown(summary(moves, next_choice)),
         "\n".join(f"- {line}" for line in differences(moves)),
+        PRIVATE,
+        markdown(summary(tables["moves-private"], next_choice)),
         STARTS,
-        markdown(summary(starts, ["recall", "any", "asked"]), {"recall": "recall@10", "asked": "asked for"}),
+        markdown(summary(tables["beginnings"], first)),
+        PRIVATE,
+        markdown(summary(tables["beginnings-private"], first)),
         LISTS.format(moments=walks.LISTED),
-        markdown(summary(lists, shown).join(coverage(lists, items)), {"hr": "hr@10", "ndcg": "ndcg@10"}),
+        markdown(summary(lists, shown).join(coverage(lists, items))),
+        DOUBTS.format(moments=walks.ASKED // 2, doubt=DOUBT),
+        markdown(summary(tables["doubts"], doubted)),
+        PRIVATE,
+        markdown(summary(tables["doubts-private"], doubted)),
         TUNING.format(moments=walks.ASKED // 2, strength=STRENGTH),
-        markdown(summary(tables["tuning"], ["hr", "ndcg"]), {"hr": "hr@10", "ndcg": "ndcg@10"}),
+        markdown(summary(tables["tuning"], next_choice)),
     ]
     out.mkdir(parents=True, exist_ok=True)
     (out / "replay.md").write_text("\n\n".join(pages) + "\n", encoding="utf-8")
@@ -127,6 +164,7 @@ def differences(moves: pd.DataFrame) -> list[str]:
         (LIVE, f"profile of the first {walks.BEGUN} events"),
         (LIVE, "profile of the day before"),
         (BOTH, LIVE),
+        (BOTH, f"{BOTH}, {walks.ALONE}"),
     ):
         gain = (people[one] - people[other]).to_numpy()
         low, high = interval(gain)
@@ -143,9 +181,9 @@ def coverage(lists: pd.DataFrame, items: int) -> pd.DataFrame:
     return (rows.groupby(level="arm", sort=False).mean() / items).map("{:.3f}".format).to_frame("coverage")
 
 
-def markdown(table: pd.DataFrame, names: dict[str, str]) -> str:
+def markdown(table: pd.DataFrame) -> str:
     """A table with its index as the first column."""
-    shown = table.rename(columns=names)
+    shown = table.rename(columns=NAMES)
     lines = ["| arm | " + " | ".join(shown.columns) + " |", "| --- |" + " ---: |" * len(shown.columns)]
     return "\n".join(
         [

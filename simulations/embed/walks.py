@@ -27,6 +27,9 @@ K = 10
 BEGUN = 5  # events after which a list is asked for: what an app knows from its first minute
 ASKED, LISTED = 12, 4  # at most so many events of a person are foretold, and lists composed
 DAY = 86_400
+DOUBTS = (0.5, 2.0, 4.0, 8.0, 16.0, 32.0)
+ALONE = "the model alone"
+KNOWN = (0, 1, 3, 5)  # events of somebody who gets a first list
 STRENGTHS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
 TARGETS = slice(BEGUN, BEGUN + 10)  # choices that a newcomer's first list is asked for
 VARIANTS: dict[str, dict[str, float]] = {
@@ -62,22 +65,42 @@ def tuning(group: Newcomers, seed: int) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def doubts(group: Newcomers, seed: int) -> pd.DataFrame:
+    """First lists and next choices, by how many events count as much as what others choose; on the validation people.
+
+    Each recall is that after so many events.
+    """
+    rankers = {str(doubt): Ranker(group.pack, doubt) for doubt in DOUBTS} | {ALONE: _alone(group)}
+    found = list[Record]()
+    for person, history in enumerate(group.validation):
+        acts, rows = acts_of(history, group.pack.catalogue.ids), history.items.astype(np.int64)
+        firsts = {known: _learnt(_taste(acts[:known], group.pack)) for known in KNOWN}
+        for arm, ranker in rankers.items():
+            lists = {f"recall {known}": _listed(ranker.scores(firsts[known]), rows)[1].mean() for known in KNOWN}
+            found.append({"seed": seed, "person": person, "arm": arm} | lists)
+        for taste, target in _moments(history, group.pack, ASKED // 2):
+            standing = _learnt(taste)
+            places = {arm: _place(ranker.scores(standing), target, taste.seen) for arm, ranker in rankers.items()}
+            found += [{"seed": seed, "person": person, "arm": arm} | _figures(at) for arm, at in places.items()]
+    return pd.DataFrame(found)
+
+
 def moves(group: Newcomers, seed: int) -> pd.DataFrame:
     """How well the next choice is foretold by a profile that stands still, one that moves each day, and a live one."""
-    ranker, found = Ranker(group.pack), list[Record]()
+    ranker, alone, found = Ranker(group.pack), _alone(group), list[Record]()
     for person, history in enumerate(group.test):
         acts = acts_of(history, group.pack.catalogue.ids)
         stale = _daily(acts, group.pack, ranker)
         start = ranker.scores(Standing.bare(_taste(acts[:BEGUN], group.pack)))
         for taste, target in _moments(history, group.pack, ASKED):
-            live = Standing.bare(taste)
+            live, learnt = Standing.bare(taste), _learnt(taste)
             arms = {
                 "popularity": group.counts.astype(np.float64),
-                "the pack's prior": group.pack.prior,
                 f"profile of the first {BEGUN} events": start,
                 "profile of the day before": stale[len(taste)],
                 "live profile": ranker.scores(live),
-                "live profile + local embedding": ranker.scores(_learnt(taste)),
+                "live profile + local embedding": ranker.scores(learnt),
+                f"live profile + local embedding, {ALONE}": alone.scores(learnt),
             }
             places = {arm: _place(scores, target, taste.seen) for arm, scores in arms.items()}
             found += [{"seed": seed, "person": person, "arm": arm} | _figures(at) for arm, at in places.items()]
@@ -101,22 +124,23 @@ def lists(group: Newcomers, seed: int) -> pd.DataFrame:
 
 def beginnings(group: Newcomers, seed: int) -> pd.DataFrame:
     """The first list of somebody of whom a few events are known, or one sentence; ten later choices are asked for."""
-    ranker, found, tags = Ranker(group.pack), list[Record](), _tags(group.pack)
-    names, items = _names(group.pack), len(group.pack.catalogue)
+    ranker, alone, found, tags = Ranker(group.pack), _alone(group), list[Record](), _tags(group.pack)
+    names = _names(group.pack)
     for person, history in enumerate(group.test):
         acts, rows = acts_of(history, group.pack.catalogue.ids), history.items.astype(np.int64)
         genre = _favourite(rows[TARGETS.stop :], tags, group)
         told = understand(f"I like {names[genre]}", catalogue=group.pack.catalogue).preferences
-        wish, shut = effects(told, group.pack, None).bonus, np.isin(np.arange(items), rows[:BEGUN])
+        wish = effects(told, group.pack, None).bonus
+        firsts = {f"{known} events": _learnt(_taste(acts[:known], group.pack)) for known in KNOWN}
         arms: dict[str, Scores] = {"popularity": group.counts.astype(np.float64)}
-        for known in (0, 1, 3, 5):
-            arms[f"{known} events"] = ranker.scores(_learnt(_taste(acts[:known], group.pack)))
-        arms |= {f"{arm} + a sentence": scores + wish for arm, scores in arms.items() if arm != "popularity"}
+        arms |= {arm: ranker.scores(standing) for arm, standing in firsts.items()}
+        arms |= {f"{arm}, {ALONE}": alone.scores(standing) for arm, standing in firsts.items()}
+        arms |= {f"{arm} + a sentence": ranker.scores(standing) + wish for arm, standing in firsts.items()}
+        arms |= {f"{arm} + a sentence, {ALONE}": alone.scores(standing) + wish for arm, standing in firsts.items()}
         for arm, scores in arms.items():
-            listed = _top(scores, shut)
-            hits, asked = np.isin(rows[TARGETS], listed), tags[listed, genre] > 0
-            record = {"seed": seed, "person": person, "arm": arm}
-            found.append(record | {"recall": hits.mean(), "any": float(hits.any()), "asked": asked.mean()})
+            listed, hits = _listed(scores, rows)
+            record = {"seed": seed, "person": person, "arm": arm, "asked": (tags[listed, genre] > 0).mean()}
+            found.append(record | {"recall": hits.mean(), "any": float(hits.any())})
     return pd.DataFrame(found)
 
 
@@ -162,8 +186,16 @@ def _place(scores: Scores, target: int, seen: NDArray[np.bool_]) -> int:
     return 1 + int((scores[rivals] >= scores[target]).sum())
 
 
-def _top(scores: Scores, shut: NDArray[np.bool_]) -> Rows:
-    return np.argsort(np.where(shut, np.inf, -scores), kind="stable")[:K]
+def _listed(scores: Scores, rows: Rows) -> tuple[Rows, NDArray[np.bool_]]:
+    """A newcomer's first list without what they chose first, and which of their choices after those are on it."""
+    shut = np.isin(np.arange(len(scores)), rows[:BEGUN])
+    listed = np.argsort(np.where(shut, np.inf, -scores), kind="stable")[:K]
+    return listed, np.isin(rows[TARGETS], listed)
+
+
+def _alone(group: Newcomers) -> Ranker:
+    """Ranks as if nobody knew how popular items are."""
+    return Ranker(replace(group.pack, popularity=None))
 
 
 def _figures(place: int) -> Record:

@@ -3,7 +3,7 @@
     python simulations/embed/words.py [--data FOLDER] [--keep FOLDER]
 
 `--data` holds amazon-musical-instruments/ (default: FEDREC_SHARED_DATA, or ../shared/data beside the repository);
-`--keep` is where the exported encoder and the reviews' vectors are kept from one call to the next.
+`--keep` is where the reviews' vectors are kept from one call to the next.
 """
 
 from __future__ import annotations

@@ -81,6 +81,9 @@ def assert_is_one_by_one(batch, people, cuts, spec=SPEC, items=ITEMS):
         assert batch.chosen[mine].tolist() == events.chosen.tolist()
         assert (usable(batch, client) - batch.choice_starts[client]).tolist() == trainable(events).tolist()
         assert batch.usable_counts[client] == len(trainable(events))
+        said, rated = batch.rated_owner == client, ~events.text_ratings.isnan()
+        assert batch.rated[said].tolist() == events.texts.values[rated, 0].long().tolist()
+        assert batch.ratings[said].tolist() == events.text_ratings[rated].tolist()
 
 
 @settings(derandomize=True, deadline=None, max_examples=40)
@@ -117,6 +120,10 @@ def test_picking_clients_is_making_a_batch_of_them(people, data):
     for new, old in enumerate(clients):
         assert picked.texts[new] == whole.texts[old]
         assert mentions(picked, new) == mentions(whole, old)
+        said = slice(*whole.rated_starts[old : old + 2])
+        opinions = slice(*picked.rated_starts[new : new + 2])
+        assert picked.rated[opinions].tolist() == whole.rated[said].tolist()
+        assert picked.ratings[opinions].tolist() == whole.ratings[said].tolist()
         for name in ("choice_at", "chosen"):
             of = getattr(picked, name)[picked.choice_owner == new]
             assert of.tolist() == getattr(whole, name)[whole.choice_owner == old].tolist()
@@ -206,7 +213,7 @@ def skewed(clients, seed):
     sizes = np.ceil(rng.lognormal(3.0, 1.0, clients)).astype(np.int64)
     nothing, flat = np.zeros(0, np.int64), np.zeros(0, np.float32)
     owner = np.repeat(np.arange(clients), sizes)
-    batch = Batch(np.zeros_like(sizes), owner, owner, owner, flat, nothing, nothing, nothing)
+    batch = Batch(np.zeros_like(sizes), owner, owner, owner, flat, *[nothing] * 5, flat)
     return batch, np.minimum(rng.binomial(sizes, 0.5), 64)
 
 

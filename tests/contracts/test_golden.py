@@ -31,6 +31,11 @@ def pack():
 
 
 @pytest.fixture(scope="module")
+def popular():
+    return read_pack(GOLDEN / "popular", None)
+
+
+@pytest.fixture(scope="module")
 def encoder(pack):
     return portable(pack, GOLDEN / "encoders" / pack.reader)
 
@@ -60,9 +65,27 @@ def test_text_ids_vector_ranking(case, pack, encoder, maker):
     assert np.allclose(reader.pooled([case["text"]])[0], case["pooled"], atol=SAID["tolerance"])
     (vector,) = reader.vectors([case["text"]])
     assert np.allclose(vector, case["vector"], atol=SAID["tolerance"])
-    found = maker.ranking(pack, vector)
-    assert [item for item, _ in found] == [item for item, _ in case["ranking"]]
-    assert np.allclose([score for _, score in found], [score for _, score in case["ranking"]], atol=SAID["tolerance"])
+    assert_alike(maker.ranking(pack, reader, [{"kind": "search", "text": case["text"]}]), case["ranking"])
+
+
+@pytest.mark.parametrize("case", SAID["histories"], ids=lambda case: f"{len(case['events'])}")
+def test_events_ranking(case, pack, popular, encoder, maker):
+    reader = PackReader(pack, encoder.encode)
+    assert_alike(maker.ranking(pack, reader, case["events"]), case["ranking"])
+    assert_alike(maker.ranking(popular, reader, case["events"]), case["popular"])
+
+
+def assert_alike(found, said):
+    assert [item for item, _ in found] == [item for item, _ in said]
+    assert np.allclose([score for _, score in found], [score for _, score in said], atol=SAID["tolerance"])
+
+
+def test_histories_are_those_of_the_maker_and_a_port_that_forgets_popularity_is_seen(maker, pack, popular):
+    assert [case["events"] for case in SAID["histories"]] == [list(events) for events in maker.HISTORIES]
+    assert all(case["ranking"] != case["popular"] for case in SAID["histories"])
+    shares = dict(zip(popular.catalogue.ids, popular.popularity.tolist(), strict=True))
+    assert [item for item, _ in SAID["histories"][0]["popular"]] == sorted(shares, key=shares.get, reverse=True)
+    assert pack.popularity is None and np.array_equal(pack.vectors, popular.vectors)
 
 
 def test_texts_rank_differently():

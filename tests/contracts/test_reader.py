@@ -107,6 +107,7 @@ def test_hashed_texts(hashing):
     vectors, pooled = hashing.expected(READ)
     assert np.allclose(reader.vectors(READ), vectors, atol=1e-5)
     assert np.allclose(reader.pooled(READ), pooled, atol=1e-5)
+    assert np.array_equal(reader.frozen(READ), hashing.task.model.adapter.encoder.encode(READ))
     assert reader.vectors(READ).any(axis=1).tolist() == WORDED
     assert reader.vectors([]).shape == (0, 3)
 
@@ -118,6 +119,7 @@ def test_a_transformer_with_lora_inside(lora):
     assert np.allclose(reader.pooled(READ), pooled, atol=1e-4)
     frozen = lora.task.model.adapter.encoder.encode(READ)
     assert not np.allclose(frozen, pooled, atol=1e-2)  # the factors count
+    assert np.allclose(reader.frozen(READ), frozen, atol=1e-4)  # and may be left out
 
 
 def test_a_transformer_in_int8_under_a_bottleneck(bottleneck):

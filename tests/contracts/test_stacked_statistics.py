@@ -38,6 +38,10 @@ ODD = Population.of([
     [Event(kind=Kind.REVIEW, item=6, text="a storm", rating=0.0), Event(kind=CLICK, item=7, time=1)],
     [Event(kind=CLICK, item=9), Event(kind=SKIP, item=9, weight=2.0, time=1), Event(kind=CLICK, item=8, time=2)],
     [Event(kind=SEARCH, text="?"), Event(kind=CLICK, item=8, time=1)],  # a text without words has no direction
+    [Event(kind=SEARCH, text="a storm", rating=0.9)],  # rated, and nothing chosen
+    [Event(kind=Kind.REVIEW, item=6, text="?", rating=0.2), Event(kind=Kind.RATE, item=7, rating=0.7, time=1)],
+    # Of weight 0 under `PROFILE`: no mention, and an opinion like any other.
+    [Event(kind=Kind.REVIEW, item=2, text="ships at sea", rating=1 / 12, time=1), Event(kind=CLICK, item=8, time=2)],
 ])  # fmt: skip
 PEOPLE = Population.joined([LIBRARY.population, ODD])
 CUTS = np.maximum(PEOPLE.sizes - (np.arange(len(PEOPLE)) < 60), 0)
@@ -45,11 +49,12 @@ WORDS = {text: row for row, text in enumerate(PEOPLE.written())}
 PROFILE = ProfileSpec(rating=1.2)
 BATCH = Batch.of(PEOPLE, CUTS, PROFILE, items=ITEMS, words=WORDS)
 FULL = Shares(popularity=0.8, classes=0.5, summary=0.3316, axes=3)
+ASKED = FULL.making_room(0.3)
 
 
 def model_of(**spec):
-    spec = {"adapter": "bottleneck", "dim": 8, "decays": (0.0, 0.5, 1.0)} | spec
-    return Model.build(LIBRARY.catalogue, open_encoder("hash"), ModelSpec(**spec), seed=0)
+    spec = {"encoder": "hash", "adapter": "bottleneck", "dim": 8, "decays": (0.0, 0.5, 1.0)} | spec
+    return Model.build(LIBRARY.catalogue, open_encoder(spec["encoder"]), ModelSpec(**spec), seed=0)
 
 
 MODEL = model_of()
@@ -76,8 +81,11 @@ def one_by_one(warm):
         (MODEL, Shares(popularity=0.8, classes=0.6, summary=0.0)),
         (model_of(decays=(0.9,)), FULL),  # nothing to agree with
         (model_of(residuals=False, maps="diagonal"), FULL),  # nowhere to put classes
+        (MODEL, ASKED),
+        (MODEL, ALONE.making_room(0.5)),
+        (model_of(encoder="tiny", adapter="lora", rank=2), ASKED),
     ],
-    ids=["all", "wide", "alone", "no classes", "no summary", "one decay", "no residuals"],
+    ids=["all", "wide", "alone", "no classes", "no summary", "one decay", "no residuals", "asked", "only", "lora"],
 )
 def test_rows_are_the_statistics_of_each_client(model, shares):
     warm = WarmStart(model, shares)
@@ -86,6 +94,15 @@ def test_rows_are_the_statistics_of_each_client(model, shares):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(found[:, :ITEMS], expected[:, :ITEMS].astype(np.float32))
     assert (np.abs(expected).sum(axis=1) > 0).sum() > 60 > (expected[60:] == 0).all(axis=1).sum() > 2
+
+
+def test_opinions_of_a_client_are_theirs_to_the_last_bit():
+    """No batched sum stands behind them. That many said something is part of the test."""
+    warm = WarmStart(MODEL, ASKED)
+    size = warm.survey.size
+    found, expected = stacked(warm).rows(BATCH)[:, -size:], one_by_one(warm)[:, -size:]
+    np.testing.assert_array_equal(found, expected.astype(np.float32))
+    assert [bool(row.any()) for row in found[60:]] == [False] * 6 + [True] + [False] * 2 + [True, False, True]
 
 
 def test_chunks_of_any_size_give_the_same_rows():
@@ -122,6 +139,9 @@ def rounds_of(statistics_terms, shares=FULL):
     return DeviceRounds(task)
 
 
+WINDOWS = Blocks(seconds=86_400, span=4)
+
+
 def rng(client):
     return stream(5, "client", client)
 
@@ -136,8 +156,11 @@ def protected(rounds):
     return protected_rows(rounds, PEOPLE, CUTS, MODEL.adapter.prepare, rng)
 
 
-@pytest.mark.parametrize("shares", [FULL, ALONE], ids=["full", "alone"])
-@pytest.mark.parametrize("blocks", [Blocks(), Blocks(seconds=86_400, span=4)], ids=["single", "windows"])
+@pytest.mark.parametrize(
+    ("shares", "blocks"),
+    [(FULL, Blocks()), (ALONE, Blocks()), (FULL, WINDOWS), (ALONE, WINDOWS), (ASKED, WINDOWS)],
+    ids=["full", "alone", "full windows", "alone windows", "opinions windows"],
+)
 def test_devices_that_protect_interactions_send_what_they_send_alone(shares, blocks):
     rounds = rounds_of(replace(STATISTICS, blocks=blocks), shares)
     found = protected(rounds)

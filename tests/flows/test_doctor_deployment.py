@@ -53,6 +53,13 @@ def failed(folder):
 # A site.
 
 
+def test_a_plan_that_is_not_what_was_signed(site):
+    with (site.run / "plan.toml").open("a") as plan:
+        plan.write("# somebody was here\n")
+    assert failed(site.path) == ["task"]
+    assert findings(site.path)["task"].seen == "not as it was signed: plan.toml"
+
+
 def test_a_site_that_is_stopped(site):
     found = findings(site.path)
     assert [name for name, finding in found.items() if not finding.ok] == []
@@ -169,6 +176,15 @@ def test_each_fault_of_a_site_is_found(site, fault):
     plant(site)
     assert name in failed(site.path)
     assert all(finding.remedy for finding in findings(site.path).values() if not finding.ok)
+
+
+def test_one_mistake_in_the_settings_is_told_once(site):
+    site.settings.write_text(site.settings.read_text().replace("port =", "prot =", 1))
+    found = [finding for finding in examine_deployment(site.path) if not finding.ok]
+    assert [finding.name for finding in found if "prot" in finding.seen] == ["settings"]
+    others = {finding.name: finding.seen for finding in found if finding.name != "settings"}
+    assert set(others) == {"certificate", "listeners", "loopback", "front door"}
+    assert set(others.values()) == {"not looked at: see above"}
 
 
 def test_a_host_that_the_certificate_does_not_have(tmp_path):

@@ -125,6 +125,22 @@ def test_the_bell_wakes_all_who_wait(site, toy, client):
     assert time.monotonic() - start < 10
 
 
+def test_one_address_cannot_take_all_places_at_the_bell(tmp_path, monkeypatch):
+    monkeypatch.setattr(bell, "EACH", 3)
+    site = make_site(tmp_path / "site", connections=40, connections_per_address=40)
+    with open_door(site, None), ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(connect(site)).sendall(request("GET /fedrec/v1/bell?after=0", b"\r\n"))
+        time.sleep(0.3)
+        with httpx.Client(base_url=site.spec.url, verify=trusting(site.ca)) as client:
+            crowded = client.get("/fedrec/v1/bell?after=0")
+            assert (crowded.status_code, crowded.headers["retry-after"]) == (429, "10")
+            assert client.get("/fedrec/v1/ca").status_code == 200
+        elsewhere = httpx.HTTPTransport(verify=trusting(site.ca), local_address="127.0.0.2")
+        with httpx.Client(base_url=site.spec.url, transport=elsewhere) as other:
+            assert other.get("/fedrec/v1/bell").json() == {"bell": 0}
+
+
 def _closes(line, within: float) -> bool:
     line.settimeout(within)
     try:

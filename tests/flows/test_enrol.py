@@ -159,6 +159,15 @@ def test_a_stranger_with_our_certificate_but_not_our_key_is_told_nothing(site, r
     assert seats(stranger) == [] and register.known == []
 
 
+def test_enrolment_goes_where_rounds_go_and_through_no_proxy(site, door, tmp_path, monkeypatch):
+    for name in ("HTTPS_PROXY", "ALL_PROXY", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody is
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    enrol(tmp_path / "device", invite(site))
+    assert b"".join(fetch(tmp_path / "device", "ca")) == site.ca
+
+
 def test_a_folder_keeps_its_first_enrolment(site, register, door, tmp_path):
     other = make_site(tmp_path / "other")
     with open_door(other, None, register):

@@ -12,6 +12,7 @@ import pytest
 from shelf import build, task
 from visitors import EXAMPLES, HERE, NASTY, ROOT, SECRET, Visitor, entered, example_pack, forms, kept, opened
 
+from client.examples.reader.app import FORMS
 from fedrec import Catalogue
 from fedrec.task import Task
 
@@ -71,7 +72,18 @@ def test_a_change_comes_from_the_apps_own_pages(room, visitor, spoilt):
     assert sound.status_code == 303 and kept(room) == 1
 
 
-@pytest.mark.parametrize("path", ["/read", "/feedback", "/tell", "/undo", "/consent", "/forget", "/export", "/search"])
+@pytest.mark.parametrize("path", FORMS)
+def test_a_form_of_somebody_else_is_refused(room, visitor, path):
+    """In either way in which a browser sends one."""
+    sound, elsewhere = {"token": room.keys.form}, {"origin": "http://127.0.0.1:9999"}
+    for files in (None, {"copy": b"PK"}):
+        for fields, headers in (({}, {}), ({"token": "guess"}, {}), (sound, elsewhere), (sound, {"origin": "null"})):
+            assert visitor.send("POST", path, data=fields, files=files, headers=headers).status_code == 403
+    assert visitor.send("POST", path, data=sound, files={"copy": bytes(1 << 17)}).status_code != 403
+    assert kept(room) == 0
+
+
+@pytest.mark.parametrize("path", FORMS)
 def test_a_link_changes_nothing(room, visitor, path):
     assert visitor.send("GET", f"{path}?item=b0001&token={room.keys.form}").status_code in (404, 405)
 
@@ -120,7 +132,7 @@ def test_any_id_and_any_text_of_a_catalogue_will_do(tmp_path):
 
 
 def test_a_form_that_lacks_something_is_no_crash(room, visitor):
-    for path in ("/read", "/feedback", "/review", "/search", "/tell", "/undo", "/consent", "/forget", "/contribute"):
+    for path in FORMS.keys() - {"/export"}:
         answer = visitor._at(visitor.send("POST", path, data={"token": room.keys.form}))
         assert answer.status_code in (200, 404) and "Reader</title>" in answer.text
     assert kept(room) == 0

@@ -1,17 +1,12 @@
 """The reader app in a browser without scripts: on a phone, in the dark, by keyboard, and beside a page that lies."""
 
-import socket
 import threading
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-import uvicorn
 from screens import screen
 from test_status_page import CONTRAST
-from visitors import example_pack, opened
-
-from client.examples.reader.app import application
+from visitors import example_pack, look, opened, press, served, settled
 
 
 @pytest.fixture(scope="module")
@@ -24,23 +19,6 @@ def tab():
     with screen() as opened:
         opened.call("Emulation.setScriptExecutionDisabled", {"value": True})
         yield opened
-
-
-@contextmanager
-def served(room):
-    """The app as `serve` serves it, in a thread; gives its address."""
-    bell = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(application(room), log_level="critical", lifespan="off", ws="none")
-    server = uvicorn.Server(config)
-    server.config.timeout_graceful_shutdown = 1
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bell]}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{bell.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        bell.close()
 
 
 @pytest.fixture(scope="module")
@@ -60,27 +38,6 @@ def site(used, tab):
     with served(used) as address:
         look(tab, f"{address}/enter/{used.keys.door}")
         yield address
-
-
-def look(tab, address):
-    """Go to an address and wait for what it shows; `Tab.open` would wait for a script."""
-    tab.events.clear()
-    tab.call("Page.navigate", {"url": address})
-    settled(tab)
-
-
-def settled(tab):
-    """Wait for the page that is being loaded."""
-    while not any(event["method"] == "Page.loadEventFired" for event in tab.events):
-        tab.events.append(tab._next())
-
-
-def press(tab, key, text=""):
-    """One key, as a keyboard sends it."""
-    codes = {"Tab": 9, "Enter": 13, "Space": 32}
-    stroke = {"key": " " if key == "Space" else key, "code": key, "windowsVirtualKeyCode": codes[key], "text": text}
-    for kind in ("keyDown", "keyUp"):
-        tab.call("Input.dispatchKeyEvent", {"type": kind, **stroke})
 
 
 PAGES = ["/", "/item?id=b0002", "/privacy"]
@@ -162,6 +119,27 @@ def test_all_of_it_goes_by_keyboard_without_scripts(tab, site, used):
     press(tab, "Enter", "\r")
     settled(tab)
     assert len(used.rec.preferences) == wished
+
+
+def test_a_copy_is_brought_back_from_the_keyboard(tab, used, pack, tmp_path):
+    used.rec.export(tmp_path / "copy.zip")
+    with opened(pack, tmp_path / "other") as room, served(room) as address:
+        tab.look(width=320)
+        look(tab, f"{address}/enter/{room.keys.door}")
+        look(tab, f"{address}/privacy")
+        assert tab.value("document.querySelector('label[for=copy]').textContent").startswith("Bring back")
+        root = tab.call("DOM.getDocument")["root"]["nodeId"]
+        box = tab.call("DOM.querySelector", {"nodeId": root, "selector": "#copy"})["nodeId"]
+        tab.call("DOM.setFileInputFiles", {"nodeId": box, "files": [str(tmp_path / "copy.zip")]})
+        tab.value("document.querySelector('#copy').focus()")
+        while tab.value("document.activeElement.textContent") != "Bring it back":
+            press(tab, "Tab")
+        tab.events.clear()
+        press(tab, "Enter", "\r")
+        settled(tab)
+        assert tab.value("document.querySelector('[role=status] p').textContent").startswith("Your copy is back")
+        assert room.rec.preferences == used.rec.preferences
+    look(tab, "about:blank")
 
 
 def test_the_app_asks_nobody_else_and_keeps_nothing_in_the_browser(tab, site):

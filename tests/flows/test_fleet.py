@@ -156,9 +156,9 @@ def test_a_device_that_was_killed_comes_back_at_once_if_it_knows_its_number(serv
 @pytest.mark.parametrize(
     ("certificate", "rule"),
     [
-        ({"days": -1}, "has not expired"),
-        ({"address": "127.0.0.9"}, "names its address"),
-        ({"authority": Authority()}, "signed by the authority"),
+        ({"days": -1}, "has expired"),
+        ({"address": "127.0.0.9"}, "for another host"),
+        ({"authority": Authority()}, "not from the authority"),
     ],
 )
 def test_every_bad_certificate_is_told_by_its_name(tmp_path, certificate, rule):

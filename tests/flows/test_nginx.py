@@ -12,6 +12,7 @@ import pytest
 from sites import Toy, knock, make_site, open_door, wait_for
 from tricks import FRAMES, SEEN, TARGETS, request, statuses
 
+from fedrec.deploy import bell
 from fedrec.deploy.certificates import trusting
 from fedrec.deploy.nginx import config
 
@@ -115,7 +116,8 @@ def test_it_keeps_no_record_of_who_asked(site, client, toy, place):
     assert b"127.0.0.1" not in written and b"pull-messages" not in written and b"canary" not in written
 
 
-def test_each_address_has_its_share(site, client, toy):
+def test_each_address_has_its_share(site, client, toy, monkeypatch):
+    monkeypatch.setattr(bell, "EACH", 70)  # ours would send them away before nginx has to
     with ThreadPoolExecutor(70) as pool:
         calls = [
             pool.submit(httpx.get, f"{site.spec.url}/fedrec/v1/bell?after=0", verify=trusting(site.ca), timeout=1.0)
@@ -138,6 +140,14 @@ def test_the_desk_is_on_the_loopback_only(site, toy):
     with socket.create_connection(("127.0.0.1", site.spec.desk), timeout=5) as line:
         line.sendall(request("GET /fedrec/v1/ca", b"\r\n"))
         assert statuses(line.recv(4096)) == [200]
+
+
+def test_nobody_waits_for_the_bell_under_anothers_address(site, client, monkeypatch):
+    seen = []
+    monkeypatch.setattr(bell.Bell, "crowded", lambda self, address: seen.append(address) or True)
+    spoofed = {"x-forwarded-for": "10.9.8.7", "forwarded": "for=10.9.8.7", "x-real-ip": "10.9.8.7"}
+    assert client.get("/fedrec/v1/bell?after=0", headers=spoofed).status_code == 429
+    assert seen == ["127.0.0.1"]
 
 
 def test_who_is_wrong_too_often_waits_alone(site, client):

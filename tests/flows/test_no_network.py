@@ -55,7 +55,7 @@ def use(rec):
     rec.stock(Catalogue(["new"], ["sailing"]))
     rec.feedback(page[0], "less_like_this")
     rec.undo()
-    rec.preferences, rec.notices, rec.pack
+    rec.preferences, rec.notices, rec.pack, rec.catalogue
     consent = rec.consent
     consent.grant("contribute", max_epsilon=1.0); consent.withdraw("contribute"); consent.pause(); consent.resume()
     consent.grant("personalize"); consent.state()

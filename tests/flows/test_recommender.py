@@ -157,14 +157,15 @@ def test_telling(rec):
     assert [(wish.polarity, wish.scope, wish.about) for wish in told.preferences] == [
         (Polarity.MORE, Scope.TAG, "Clocks"), (Polarity.NEVER, Scope.TAG, "Sea"),
     ]  # fmt: skip
-    assert [wish for _, wish in rec.preferences] == list(told.preferences)
+    assert rec.preferences == list(zip(told.changes, told.preferences, strict=True))
     assert "sea" not in genres(items(rec, 40))
     assert set(genres(items(rec, 5))) == {"clocks"}
 
 
 def test_what_is_not_understood_is_said_and_changes_nothing(rec):
     before = items(rec)
-    assert rec.tell("ich mag Uhren").unclear
+    told = rec.tell("ich mag Uhren")
+    assert told.unclear and told.changes == ()
     assert rec.preferences == []
     assert items(rec) == before
 
@@ -195,6 +196,17 @@ def test_undo_takes_back_a_call(rec):
     assert rec.undo()
     assert rec.recommend(1)[0].source == "popular"
     assert not rec.undo()
+
+
+def test_undo_takes_back_one_wish_of_a_sentence(rec):
+    rec.log("like", "sea-1")
+    clocks, sea = rec.tell("I like clocks but no sea").changes
+    assert rec.undo(sea) and not rec.undo(sea)
+    assert [(change, wish.about) for change, wish in rec.preferences] == [(clocks, "Clocks")]
+    assert "sea" in genres(items(rec, 40))
+    twice = rec.tell("no sea").changes + rec.tell("no sea").changes
+    assert len({clocks, sea, *twice}) == 4  # ids are given once
+    assert rec.undo(twice[0]) and "sea" not in genres(items(rec, 40))
 
 
 def test_undo_takes_back_a_change_by_its_id(rec):

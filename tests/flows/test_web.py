@@ -80,7 +80,8 @@ def test_ids_vectors_and_rankings_are_those_of_python(tab, runtime, address):
         "new Promise((done, fail) => { const look = () => window.result ? done(window.result) : setTimeout(look, 50);"
     )
     found = tab.value(patience + " look(); setTimeout(() => fail(new Error(document.body.innerText)), 30000) })")
-    assert found == {"cases": len(json.loads((CLIENT / "golden" / "golden.json").read_text())["cases"]), "wrong": []}
+    golden = json.loads((CLIENT / "golden" / "golden.json").read_text())
+    assert found == {"cases": len(golden["cases"]), "histories": len(golden["histories"]), "wrong": []}
     assert "are equal" in tab.value("document.querySelector('#verdict').textContent")
 
 
@@ -91,6 +92,7 @@ def test_a_golden_vector_that_is_off_is_found(tab, runtime, address, place):
     golden["cases"][0]["vector"][0] += 1e-3
     golden["cases"][1]["ids"][1] += 1
     golden["cases"][2]["ranking"][:2] = golden["cases"][2]["ranking"][1::-1]
+    golden["histories"][1]["popular"][0][1] += 1e-3
     path.write_text(json.dumps(golden))
     try:
         tab.open(f"{address}/web/golden.html")
@@ -100,7 +102,7 @@ def test_a_golden_vector_that_is_off_is_found(tab, runtime, address, place):
         wrong = tab.value(patience + " look() })")["wrong"]
     finally:
         path.write_text(kept)
-    assert sorted(name for _, name in wrong) == ["ids", "ranking", "vector"]
+    assert sorted(name for _, name in wrong) == ["ids", "popular", "ranking", "vector"]
 
 
 def test_events_about_items_rank_without_any_runtime_and_what_was_chosen_is_hidden(tab, address, place):
@@ -150,6 +152,37 @@ def test_a_signature_is_checked_and_a_changed_file_refused(tab, address, place):
     items = place / "signed" / "items.safetensors"
     items.write_bytes(items.read_bytes()[:-1] + b"\1")
     assert "items.safetensors has the hash" in in_page(tab, address, opening % public)
+
+
+def test_whose_events_say_nothing_together_is_a_stranger(tab, address):
+    found = in_page(tab, address, """
+        const pack = await openPack(folder("../golden/popular")), taste = new Taste(pack), shares = [taste.others()];
+        await taste.add({kind: "click", item: "item-3"});
+        shares.push(taste.others());
+        pack.vectors.values.fill(0);
+        const blank = new Taste(pack);
+        await blank.add({kind: "click", item: "item-3"});
+        return [...shares, blank.others(), new Taste(await openPack(folder("../golden/pack"))).others()];
+    """)  # fmt: skip
+    assert found == pytest.approx([1, 8 / 9, 1, 0])
+
+
+@pytest.mark.parametrize(("tensor", "shares"), [
+    ("popularity", [0.2] * 10),
+    ("popularity", [0.2] * 5),
+    ("popularity", [0.5, 0.5] + [0.0] * 8),
+    ("else", [0.1] * 10),
+])  # fmt: skip
+def test_popularity_that_is_none_is_refused(tab, address, place, tensor, shares):
+    import numpy as np
+    from safetensors.numpy import save_file
+    from shelf import claim
+
+    shutil.copytree(place / "golden" / "popular", place / "lying", dirs_exist_ok=True)
+    save_file({tensor: np.array(shares, np.float32)}, place / "lying" / "popularity.safetensors")
+    claim(place / "lying")
+    said = in_page(tab, address, 'return (await openPack(folder("../lying"))).items.length')
+    assert said == "PackError: popularities are positive and add up to 1"
 
 
 @pytest.mark.parametrize(("script", "words"), [

@@ -87,6 +87,7 @@ def same(one, other):
     return (
         [trace[:-1] for trace in one.traces] == [trace[:-1] for trace in other.traces]
         and np.array_equal(one.views, other.views)
+        and one.evidence == other.evidence
         and np.array_equal(one.seen, other.seen)
         and np.array_equal(one.choices, other.choices)
         and np.array_equal(one.before_choices(3), other.before_choices(3))
@@ -175,6 +176,15 @@ def test_what_was_removed_was_never_there(made, given_acts, data):
     taste.remove(gone)
     kept = [(number, act) for number, act in numbered(given_acts) if number not in gone]
     assert same(taste, Taste.of(columns(kept), pack, reader))
+
+
+@laws
+@given(given_acts=histories)
+def test_evidence_is_every_event_that_says_something(made, given_acts):
+    pack, reader = made[2], Steady(made[2])
+    taste = Taste.of(columns(numbered(given_acts)), pack, reader)
+    alone = [Taste.of(columns([event]), pack, reader) for event in numbered(given_acts)]
+    assert taste.evidence == sum(not one.empty for one in alone)
 
 
 @laws

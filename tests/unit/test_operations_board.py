@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from fedrec.deploy import board
-from fedrec.deploy.glances import Claim, Course
-from fedrec.deploy.view import Look, Machine, Training
+from fedrec.deploy.glances import Claim, Condition, Course
+from fedrec.deploy.view import Look, Machine, Standing, Training
 
 AT = 1_800_000_000.0
 
@@ -32,6 +32,20 @@ def course(**told):
 )
 def test_the_headline(look, words):
     assert board.headline(look) == words
+
+
+def test_a_site_that_waits_says_for_how_many():
+    now = course(round=0, phase="waiting for devices")
+    here = Standing(seats=1250, enrolled=1100, online=998, begin=1000)
+    assert board.headline(Look(at=AT, now=now, standing=here)) == (
+        "Waiting for devices: 998 are online, training begins with 1,000."
+    )
+    ended = Machine(children={"trainer": Condition.GIVEN_UP})
+    assert board.headline(Look(at=AT, now=now, standing=here, machine=ended)) == (
+        "The trainer has given up, after 0 rounds."
+    )
+    later = course(round=0, phase="starting")
+    assert board.headline(Look(at=AT, now=later, standing=here)) == "Starting."
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from fedrec.model.catalogue import Catalogue
 from fedrec.model.catalogue_lines import from_lines, to_lines
 from fedrec.model.pack_files import read_pack, verify_pack
 from fedrec.model.pack_format import MANIFEST
-from fedrec.model.pack_parts import add_encoder, add_sentiment
+from fedrec.model.pack_parts import add_encoder
 from fedrec.model.publish import publish, sign_pack
 
 PUBLIC = KEY.public_key()
@@ -61,7 +61,7 @@ def test_a_catalogue_without_features_has_no_such_key():
 def test_a_sentiment_head_is_signed_and_read_like_the_rest(tmp_path):
     build(tmp_path)
     assert read_pack(tmp_path, None).sentiment is None
-    add_sentiment(tmp_path, HEAD)
+    build(tmp_path, beside={"sentiment": HEAD})
     sign_pack(tmp_path, KEY, version=3)
     assert (read_pack(tmp_path, PUBLIC).sentiment == HEAD).all()
     spoil(tmp_path / "sentiment.safetensors")
@@ -79,9 +79,9 @@ def test_a_sentiment_head_is_signed_and_read_like_the_rest(tmp_path):
     ],
 )
 def test_a_head_that_does_not_fit_is_refused(tmp_path, weights, rule):
-    build(tmp_path)
+    build(tmp_path, beside={"sentiment": weights})
     with pytest.raises(DataError, match=rule):
-        add_sentiment(tmp_path, weights)
+        read_pack(tmp_path, None)
 
 
 def test_popularity_is_read_like_the_rest_and_not_inherited(tmp_path):
@@ -118,15 +118,13 @@ def test_a_version_of_the_last_format_is_served_until_the_next(site, device):
 
 
 def test_the_next_model_does_not_inherit_a_head(tmp_path):
-    build(tmp_path)
-    add_sentiment(tmp_path, HEAD)
+    build(tmp_path, beside={"sentiment": HEAD})
     build(tmp_path, seed=1)
     assert read_pack(tmp_path, None).sentiment is None
 
 
 def test_a_head_that_nobody_listed_is_refused(tmp_path):
-    build(tmp_path)
-    add_sentiment(tmp_path, HEAD)
+    build(tmp_path, beside={"sentiment": HEAD})
     about = json.loads((tmp_path / MANIFEST).read_bytes())
     del about["files"]["sentiment.safetensors"]
     (tmp_path / MANIFEST).write_text(json.dumps(about))
@@ -138,17 +136,12 @@ def test_a_signed_pack_gets_nothing_more(tmp_path, exported):
     build(tmp_path / "pack")
     sign_pack(tmp_path / "pack", KEY, version=1)
     before = contents(tmp_path / "pack")
-    for add in (lambda: add_sentiment(tmp_path / "pack", HEAD), lambda: add_encoder(tmp_path / "pack", exported)):
-        with pytest.raises(DataError, match="a signed pack stays as it is"):
-            add()
+    with pytest.raises(DataError, match="a signed pack stays as it is"):
+        add_encoder(tmp_path / "pack", exported)
     assert contents(tmp_path / "pack") == before and not (tmp_path / "encoders").exists()
 
 
 def test_devices_fetch_the_head_too(site, device):
-    def build_with_head(folder):
-        build(folder)
-        add_sentiment(folder, HEAD)
-
-    publish(site, build_with_head, KEY)
+    publish(site, lambda folder: build(folder, beside={"sentiment": HEAD}), KEY)
     device.offer(fetch_of(site))
     assert (device.current().sentiment == HEAD).all()

@@ -18,7 +18,7 @@ from fedrec.planner.advice import Verdict, _first, _two_digits
 from fedrec.privacy.matrix import prefix_error
 from fedrec.privacy.terms import Mode
 from fedrec.randomness import stream
-from fedrec.spec import ModelSpec, Plan
+from fedrec.spec import ModelSpec, Plan, WarmSpec
 
 QUICK = [Mode.USER_DISTRIBUTED, Mode.USER_LOCAL]  # no sampling to account: closed forms
 SPREADS = st.floats(1e-6, 1e-1)
@@ -52,11 +52,17 @@ def test_parameters_are_those_of_the_model(spec):
     if spec.popularity:
         for axes in (2, 30):
             assert statistics(Plan(model=spec), 9, axes) == WarmStart(model, Shares(axes=axes)).size
+            asked = Plan(model=spec, warm=WarmSpec(enabled=True, opinions=0.1))
+            assert statistics(asked, 9, axes) == WarmStart(model, Shares(axes=axes).making_room(0.1)).size
 
 
 def test_an_encoder_of_unknown_width_is_asked_for():
+    unknown = ModelSpec(encoder="hub:somebody/something")
     with pytest.raises(SpecError, match="--dim"):
-        parameters(ModelSpec(encoder="hub:somebody/something"), 9)
+        parameters(unknown, 9)
+    assert statistics(Plan(model=unknown), 9, 2) > 0
+    with pytest.raises(SpecError, match=r"warm\.opinions = 0"):
+        statistics(Plan(model=unknown, warm=WarmSpec(enabled=True, opinions=0.1)), 9, 2)
 
 
 # How loud the noise is.

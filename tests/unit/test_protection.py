@@ -29,11 +29,11 @@ KINDS = {
 SCHEDULES = {"poisson": Poisson(COHORT / CLIENTS), "fixed": Fixed(COHORT), "sampled shares": Poisson(COHORT / CLIENTS)}
 
 
-def promised(kind, *, warm=False, rounds=6, share=0.8, **sections):
+def promised(kind, *, warm=False, rounds=6, share=0.8, opinions=0.0, **sections):
     """The promise of a plan of `kind`, with more settings on top."""
     own = {
         "clients": CLIENTS, "federation": {"rounds": rounds, "cohort": COHORT},
-        "warm": {"enabled": warm, "share": share},
+        "warm": {"enabled": warm, "share": share, "opinions": opinions},
         "privacy": {"epsilon": 4.0, **KINDS[kind]}, "interaction": {"epsilon": 3.0, "seconds": 0},
     }  # fmt: skip
     return protection(Plan.of(own).override(sections), lambda noise: (STATISTICS_CLIP, 0))
@@ -86,6 +86,15 @@ def test_a_warm_start_may_be_all_there_is(kind):
     assert [phase.purpose for phase in plan.phases] == [Purpose.WARM_START]
     if plan.interaction:
         assert plan.interaction.terms is None and plan.interaction.statistics is not None
+
+
+@pytest.mark.parametrize("kind", ["inside", "layered"])
+def test_p14_opinions_need_more_than_one_event_in_an_example(kind):
+    with pytest.raises(PrivacyRefusal, match="P14: an event that is an example by itself tells of popularity only"):
+        promised(kind, warm=True, rounds=0, opinions=0.2)
+    by_day = promised(kind, warm=True, rounds=0, interaction={"seconds": 86_400}, opinions=0.2)
+    plain = promised(kind, warm=True, rounds=0, interaction={"seconds": 86_400})
+    assert by_day.promises == plain.promises  # what is asked costs nothing but length
 
 
 def test_shares_are_sized_for_the_survivors_among_the_honest():

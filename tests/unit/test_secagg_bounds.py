@@ -41,7 +41,7 @@ def test_worse_circumstances_need_more_neighbours(colluders, dropouts, security)
     ("cohort", "colluders", "dropouts"), [(5, 1, 0.4), (10, 9, 0.0), (100, 0, 0.5), (100, 40, 0.3)]
 )
 def test_what_no_graph_can_hold_is_refused(cohort, colluders, dropouts):
-    with pytest.raises(SpecError, match="outnumbers its colluders and twice its dropouts.*Enlarge"):
+    with pytest.raises(SpecError, match="larger by two than its colluders and twice its dropouts.*shares.survivors"):
         degree_for(cohort, colluders, dropouts)
 
 

@@ -34,6 +34,8 @@ def test_settings_are_read_from_toml():
         ("[federation]\nround = 3", "federation.round", "3"),
         ("[federation]\nrounds = -1", "federation.rounds", "-1"),
         ("[federation]\nrounds = 0", "plan: a run has a round", "'rounds': 0"),
+        ("[warm]\nopinions = 0.2", "plan: opinions are statistics of a warm start", "'opinions': 0.2"),
+        ("[warm]\nenabled = true\nopinions = 1.0", "warm.opinions", "1.0"),
         ("[federation]\nrounds = 2.5", "federation.rounds", "2.5"),
         ('[federation]\nrounds = "many"', "federation.rounds", "'many'"),
         ("[federation]\nmomentum = 1.0", "federation.momentum", "1.0"),

@@ -12,10 +12,8 @@ from pathlib import Path
 import uvicorn
 
 from client.examples.reader.app import application
-from client.examples.reader.library import Library
 from client.examples.reader.room import Room
 from fedrec import FedrecError, Recommender
-from fedrec.model.pack_files import read_pack
 
 _DAYS = 180
 
@@ -30,9 +28,8 @@ def main() -> int:
     asked = words.parse_args()
     try:
         folder = asked.folder.expanduser()
-        library = Library(read_pack(asked.pack, None).catalogue)
         with Recommender.open(folder, pack=asked.pack, retention_days=_DAYS) as rec:
-            serve(Room(rec, library, folder, _DAYS), asked.port, browser=asked.open)
+            serve(Room(rec, folder, _DAYS), asked.port, browser=asked.open)
     except FedrecError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -12,13 +12,16 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from client.examples.reader.changes import CHANGES, number
+from client.examples.reader.copies import COPIES
 from client.examples.reader.guard import Guard
 from client.examples.reader.privacy import DATA, privacy
 from client.examples.reader.room import HERE, Room, show, told
 from client.examples.reader.shelves import shelves
+from client.examples.reader.site import SITE
 from fedrec.errors import FedrecError
 
 FOUND = 24  # books that a search shows at most
+FORMS = CHANGES | DATA | COPIES | SITE
 
 
 def application(room: Room) -> ASGIApp:
@@ -28,9 +31,10 @@ def application(room: Room) -> ASGIApp:
     routes = [
         *(Route(path, partial(page, room)) for path, page in pages.items()),
         *(Route(path, partial(_file, path, kind)) for path, kind in files.items()),
-        *(Route(path, partial(change, room), methods=["POST"]) for path, change in (CHANGES | DATA).items()),
+        *(Route(path, partial(change, room), methods=["POST"]) for path, change in FORMS.items()),
     ]
-    errors = {FedrecError: partial(_explained, room), HTTPException: partial(_refused, room)}
+    explained = partial(_explained, room)
+    errors = {FedrecError: explained, OSError: explained, HTTPException: partial(_refused, room)}
     return Guard(Starlette(routes=routes, exception_handlers=errors), room.keys)
 
 
@@ -61,8 +65,9 @@ def found(room: Room, request: Request) -> Response:
 
 
 def _explained(room: Room, request: Request, error: Exception) -> Response:
-    """A mistake that can be explained, in its own words: the rule, and the way out."""
-    answer = show(room, request, "trouble.html", {"title": "That did not work", "text": str(error)})
+    """A mistake that can be explained, in its own words: the rule, and the way out; or what the system says."""
+    text = f"The system says: {error.strerror}." if isinstance(error, OSError) else str(error)
+    answer = show(room, request, "trouble.html", {"title": "That did not work", "text": text})
     answer.status_code = 422
     return answer
 

@@ -77,14 +77,12 @@ def tell(room: Room, request: Request) -> Response:
         return back(room, fields, Note("Write what you like, or do not like.", wrong=True))
     if not room.rec.consent.state().personalize:
         return back(room, fields, _NOT_ALLOWED)
-    before = {change for change, _ in room.rec.preferences}
     told = room.rec.tell(sentence, item=fields.get("item", ""))
-    changes = tuple(change for change, _ in reversed(room.rec.preferences) if change not in before)
     unclear = tuple(f"Not understood: {clause}" for clause in told.unclear)
-    if not changes:
+    if not told.changes:
         return back(room, fields, Note("Nothing was taken from that.", unclear, wrong=True))
     lines = tuple(wish(room, preference) for preference in told.preferences)
-    return back(room, fields, Note("From now on:", (*lines, *unclear), changes))
+    return back(room, fields, Note("From now on:", (*lines, *unclear), told.changes))
 
 
 def undo(room: Room, request: Request) -> Response:

@@ -6,14 +6,16 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from client.examples.reader.fields import fields_of, upload_in
+
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
-MOST = 1 << 16  # bytes of a form
+MOST, LARGEST = 1 << 16, 1 << 26  # bytes of a form, and of one with a file
+UPLOADS = ("/restore",)  # where files are taken
 
 _POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -42,7 +44,7 @@ class Guard:
     """Lets in requests to a name of ours that bear the session's cookie; a change must come from one of our forms.
 
     Whoever else uses this machine reaches the port, and so does any page that is open in the browser: neither has
-    the cookie or, if a browser adds it, the secret of the forms. A checked form is `scope["state"]["form"]`.
+    the cookie or, if a browser adds it, the secret of the forms. `form` and `upload` give what a checked form holds.
     """
 
     def __init__(self, inner: ASGIApp, keys: Keys) -> None:
@@ -81,13 +83,14 @@ class Guard:
     async def _form(self, scope: Scope, receive: Receive, headers: Headers) -> Response | None:
         if headers.get("origin", f"http://{headers['host']}") != f"http://{headers['host']}":
             return _refusal("a change is asked for from the app's own pages", 403)
-        body = await _body(receive)
+        kind = headers.get("content-type", "")
+        body = await _body(receive, LARGEST if scope["path"] in UPLOADS else MOST)
         if body is None:
-            return _refusal("a form is short, and arrives whole", 413)
-        form = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+            return _refusal("a form is short, a file is no larger than 64 MB, and either arrives whole", 413)
+        form = fields_of(kind, body)
         if not _same(form.pop("token", ""), self._keys.form):
             return _refusal("the page is from before the app was started again: load it once more", 403)
-        scope.setdefault("state", {})["form"] = form
+        scope.setdefault("state", {}).update(form=form, upload=upload_in(kind, body))
         return None
 
 
@@ -97,16 +100,22 @@ def form(scope: Scope) -> Mapping[str, str]:
     return fields
 
 
-async def _body(receive: Receive) -> bytes | None:
+def upload(scope: Scope) -> bytes:
+    """The file that came with a checked form, b"" if none did."""
+    content: bytes = scope["state"]["upload"]
+    return content
+
+
+async def _body(receive: Receive, most: int) -> bytes | None:
     """All of it; None if it is too long or its sender has gone."""
-    body = b""
+    body = bytearray()
     while True:
         message = await receive()
-        body += bytes(message.get("body", b""))
-        if len(body) > MOST or message["type"] != "http.request":
+        body += message.get("body", b"")
+        if len(body) > most or message["type"] != "http.request":
             return None
         if not message.get("more_body"):
-            return body
+            return bytes(body)
 
 
 def _name(host: str) -> str:

@@ -15,7 +15,7 @@ KEPT = 100  # a browser asks for the page that shows a note at once
 
 @dataclass(frozen=True, repr=False)
 class Note:
-    """`changes` are what its Undo takes back, the newest first. `wrong` says that nothing was changed."""
+    """`changes` are what its Undo takes back. `wrong` says that nothing was changed."""
 
     text: str
     lines: tuple[str, ...] = ()

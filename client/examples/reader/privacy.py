@@ -6,8 +6,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,19 +14,17 @@ from client.examples.reader.changes import back
 from client.examples.reader.guard import form
 from client.examples.reader.notes import Note
 from client.examples.reader.room import Room, show, told
-from fedrec.embed.ledger import CARD
-from fedrec.embed.stay import Occasion
+from client.examples.reader.site import described, site_of
 from fedrec.errors import FedrecError
 
 _DAY = 86_400
-_STAY = 30.0  # seconds
 
 
 def privacy(room: Room, request: Request) -> Response:
     """Everything that is kept, allowed and given away."""
     return show(room, request, "privacy.html", _given(room) | {
         "told": told(room), "consent": room.rec.consent.state(), "folder": room.folder, "days": room.days,
-        "model": _model(room), "notices": room.rec.notices, "invited": (room.folder / CARD).exists(),
+        "model": described(room.rec.pack), "notices": room.rec.notices, "site": site_of(room),
     })  # fmt: skip
 
 
@@ -50,15 +46,6 @@ def consent(room: Room, request: Request) -> Response:
     return back(room, fields, Note(said))
 
 
-def contribute(room: Room, request: Request) -> Response:
-    """Take part in learning for a while. The page waits for it."""
-    fields = form(request.scope)
-    occasion = Occasion(seconds=_STAY, invitation=fields.get("invitation", "").strip())
-    outcome = room.rec.contribute(occasion)
-    lines = (f"Rounds taken part in: {len(outcome.rounds)}", f"Bytes sent: {outcome.bytes_sent:,}")
-    return back(room, fields, Note(f"Taking part ended: {outcome.ending}.", lines, wrong=not outcome.rounds))
-
-
 def forget(room: Room, request: Request) -> Response:
     """Erase what was done and said about a book or a topic, from before a day, or everything."""
     fields = form(request.scope)
@@ -72,22 +59,12 @@ def forget(room: Room, request: Request) -> Response:
     return back(room, fields, Note(f"{what} erased." if count else "There was nothing of that."))
 
 
-def export(room: Room, request: Request) -> Response:
-    """All of it in one file."""
-    with TemporaryDirectory() as place:
-        path = Path(place) / "reader.zip"
-        room.rec.export(path)
-        content = path.read_bytes()
-    name = {"content-disposition": 'attachment; filename="my-reader-data.zip"'}
-    return Response(content, media_type="application/zip", headers=name)
-
-
 def _given(room: Room) -> dict[str, object]:
     """What was given away and what comes next. Neither may keep people from erasing what is theirs."""
     given: dict[str, object] = {"summary": None, "entries": (), "next": "", "trouble": ""}
     try:
         given |= {"summary": room.rec.ledger.summary(), "entries": room.rec.ledger.entries()}
-        given |= {"next": room.rec.ledger.preview().text()} if (room.folder / CARD).exists() else {}
+        given |= {"next": room.rec.ledger.preview().text()} if site_of(room) else {}
     except FedrecError as error:
         given["trouble"] = str(error)
     return given
@@ -110,14 +87,4 @@ def _cap(fields: Mapping[str, str]) -> float | None:
         return math.nan
 
 
-def _model(room: Room) -> str:
-    pack = room.rec.pack
-    if pack is None:
-        return "none"
-    published = f"version {pack.version}, published {pack.published[:10]}" if pack.version else "brought by the app"
-    return f"{published}, {pack.catalogue.items:,} books"
-
-
-DATA: dict[str, Callable[[Room, Request], Response]] = {
-    "/consent": consent, "/contribute": contribute, "/forget": forget, "/export": export,
-}  # fmt: skip
+DATA: dict[str, Callable[[Room, Request], Response]] = {"/consent": consent, "/forget": forget}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse
 from client.examples.reader.guard import Keys
 from client.examples.reader.library import Library
 from client.examples.reader.notes import Note, Recent, Search
-from fedrec import Recommender
+from fedrec import Catalogue, Recommender
 from fedrec.embed.preference import Polarity, Preference, Scope
 
 HERE = Path(__file__).parent
@@ -33,15 +33,19 @@ _WAYS = {Polarity.NEVER: "never", Polarity.LESS: "less", Polarity.MORE: "more"}
 
 @dataclass(frozen=True, repr=False)
 class Room:
-    """The person's recommender and its folder, the books, and what is remembered while the app runs."""
+    """The person's recommender and its folder, and what is remembered while the app runs."""
 
     rec: Recommender
-    library: Library
     folder: Path
     days: int
     keys: Keys = field(default_factory=Keys)
     notes: Recent[Note] = field(default_factory=Recent)
     searches: Recent[Search] = field(default_factory=Recent)
+
+    @property
+    def library(self) -> Library:
+        """The books of the model in use: other ones may come with another model."""
+        return _library(self.rec.catalogue or Catalogue((), ()))
 
     def forget(self, changes: Collection[int] = ()) -> None:
         """Remember nothing of these changes, or nothing at all."""
@@ -89,6 +93,11 @@ def _marked(text: str, words: Sequence[str]) -> Markup:
         return escape(text)
     parts = re.split(rf"(?i)\b({'|'.join(long)})\b", text)
     return Markup("").join(Markup("<mark>{}</mark>").format(part) if at % 2 else part for at, part in enumerate(parts))
+
+
+@lru_cache(maxsize=2)
+def _library(catalogue: Catalogue) -> Library:
+    return Library(catalogue)
 
 
 @cache
