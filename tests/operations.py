@@ -31,7 +31,7 @@ def claim(terms, **more):
 
 def course(at, **changes):
     told = {"round": 3, "phase": "collecting", "since": at - 5, "deadline": at + 60, "attempt": 1, "asked": 10,
-            "answered": 4, "accepted": 4, "refused": {}, "superlink": "up", "pid": 7, "beat": at - 1}  # fmt: skip
+            "answered": 4, "accepted": 4, "refused": {}, "pid": 7, "beat": at - 1}  # fmt: skip
     return {name: value for name, value in {**told, **changes}.items() if value is not None}
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,11 +28,12 @@ _PATIENCE = 60.0  # seconds: a reply under way is finished
 @client.command()
 def enroll(
     folder: FolderArgument,
-    invitation: Annotated[str, typer.Argument(help="What the operator gave you, in quotes.")],
+    invitation: Annotated[str, typer.Argument(help="What the operator gave you, in quotes; or -.")],
     policy: Annotated[Path | None, typer.Option(help="Your terms, in TOML; see docs/devices.md.")] = None,
 ) -> None:
     """Take a seat, get the task, and check it against your terms. May be repeated after a failure.
 
+    An invitation on a command line is seen by whoever lists this machine's processes; `-` reads it from standard input.
     Sends a public key, and nothing about you. A task that asks for more than your terms is refused with exit code 4.
     """
     from fedrec.deploy.enrol import enrol
@@ -43,7 +44,7 @@ def enroll(
     from fedrec.task import Task
 
     terms = Policy.read(policy) if policy else None
-    enrol(folder, invitation)
+    enrol(folder, sys.stdin.readline() if invitation == "-" else invitation)
     device = DeviceFolder(folder)
     if terms:
         write_atomic(folder / POLICY, terms.to_toml().encode())
@@ -85,11 +86,12 @@ def status(folders: FoldersArgument, form: FormatOption = Format.TEXT) -> None:
 def stop(folders: FoldersArgument) -> None:
     """End the processes that run these devices, once the replies under way are sent. A process ends as a whole."""
     from fedrec.deploy.folder import devices_of
+    from fedrec.deploy.lock import end
 
     devices = devices_of(folders)
     running = {device: process for device in devices if (process := device.process())}
     for process in set(running.values()):
-        _end(process)
+        end(process)
     for device, process in running.items():
         if not device.ended(_PATIENCE):
             remedy = "Wait, or end the process yourself: nothing is lost."
@@ -132,16 +134,6 @@ def forget(
     with DeviceFolder(folder).events() as store:
         count = store.forget(item=item, before=_midnight(before) if before else None, everything=everything)
         typer.echo(f"forgot {count:,} events; the device has {len(store):,}")
-
-
-def _end(process: int) -> None:
-    try:
-        os.kill(process, signal.SIGTERM)
-    except ProcessLookupError:
-        return  # it has ended by itself
-    except PermissionError:
-        remedy = "Stop it as the user who started it."
-        raise RunError("a process is stopped by its own user", remedy=remedy, process=process) from None
 
 
 def _many_files() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,7 +53,10 @@ def init(  # noqa: PLR0913  (one parameter a flag)
     port: Annotated[int, typer.Option(help="The port that devices reach it by.")] = 9443,
     operators: Annotated[str, typer.Option(help="Where health, metrics and the status page are.")] = "127.0.0.1:9444",
     superlink: Annotated[int, typer.Option(help="The SuperLink's port, on this machine only.")] = 9445,
-    begin: Annotated[float, typer.Option(help="The share of seats that must be online before round 1.")] = 1.0,
+    begin: Annotated[
+        float | None,
+        typer.Option(help="The share of seats that must be online before round 1; else 0.8, or what the plan needs."),
+    ] = None,
     patience: Annotated[float, typer.Option(help="Seconds that each step of a round waits for answers.")] = 120.0,
     front: Annotated[str, typer.Option(help="door: fedrec's own; nginx: you run one, see docs/deploy.md.")] = "door",
 ) -> None:
@@ -66,22 +67,22 @@ def init(  # noqa: PLR0913  (one parameter a flag)
     from fedrec.deploy.site import Site, SiteSpec
     from fedrec.settings import checked
 
-    spec = checked(SiteSpec, {
-        "hosts": host, "seats": seats, "port": port, "operators": operators, "superlink": superlink, "begin": begin,
-        "phase_seconds": patience, "front": front,
-    }, "deploy")  # fmt: skip
     wish = Wish(config, data, mode or (None if config else "layered"), epsilon)
     plan = _planned(plan_of(wish, seed, settings), seats, masked=config is None)
+    spec = checked(SiteSpec, {
+        "hosts": host, "seats": seats, "port": port, "operators": operators, "superlink": superlink,
+        "begin": _begin(begin, plan), "phase_seconds": patience, "front": front,
+    }, "deploy")  # fmt: skip
     site = Site.create(folder, spec, lambda run: _prepared(run, plan, _items(plan, catalogue)))
     typer.echo((site.task / "statement.txt").read_text(encoding="utf-8"))
     typer.echo(f"{folder} is ready for {seats} devices at {spec.url}.\n")
-    typer.echo(f"  fedrec server start {folder}")
     typer.echo(f"  fedrec server invite {folder} --count {seats}")
+    typer.echo(f"  fedrec server start {folder}")
 
 
 @server.command()
 def start(folder: SiteArgument) -> None:
-    """Run the site until Ctrl-C or `fedrec server stop`: its door, its SuperLink, its trainer.
+    """Run the site in the foreground until Ctrl-C or `fedrec server stop`: its door, its SuperLink, its trainer.
 
     What ends before its time is started again, and goes on where it was.
     """
@@ -90,10 +91,7 @@ def start(folder: SiteArgument) -> None:
 
     site = _site(folder)
     start_logging("supervisor", site.logs)
-    spec = site.spec
-    at, number = spec.operators_at
-    typer.echo(f"The site is at {spec.url}. Its status: http://{at}:{number}/")
-    supervise(site)
+    supervise(site, typer.echo)
 
 
 @server.command()
@@ -112,42 +110,62 @@ def invite(
 
 
 @server.command()
+def withdraw(folder: SiteArgument) -> None:
+    """Withdraw all invitations that nobody has used yet. Seats that were taken stay."""
+    from fedrec.deploy.roster import Roster
+
+    site = _site(folder)
+    with Roster(site.roster, site.spec.seats) as roster:
+        typer.echo(f"withdrawn: {roster.withdraw()}")
+
+
+@server.command()
 def status(folder: SiteArgument, form: FormatOption = Format.TEXT) -> None:
-    """How the site stands. Exit code 5 if it does not do its work."""
+    """How the site stands. Exit code 5 if it does not run, or does not do its work."""
     from fedrec.deploy import board
     from fedrec.deploy.health import judge
-    from fedrec.deploy.supervisor import process_of
+    from fedrec.deploy.presence import standing
+    from fedrec.deploy.supervisor import last_words, process_of
     from fedrec.deploy.view import SiteView, Standing
 
     site, spec = _site(folder), _site(folder).spec
     process = process_of(site)
-    look = SiteView(site.path, lambda: Standing(seats=spec.seats, enrolled=_enrolled(site), online=0)).look()
+    stopped = Standing(seats=spec.seats, enrolled=_enrolled(site), online=0)
+    look = SiteView(site.path, lambda: standing(site) if process is not None else stopped).look()
     health = judge(look)
     told: dict[str, Any] = {"running": process is not None, "process": process, "at": spec.url} | health.public()
-    told |= {"headline": board.headline(look), "enrolled": _enrolled(site), "seats": spec.seats}
+    told |= {"headline": board.headline(look), "enrolled": stopped.enrolled, "seats": spec.seats}
+    said = {child: last_words(site, child) for child, how in look.machine.children.items() if how.faulty}
+    told |= {"restarts": look.machine.restarts, "processes": look.machine.children, "said": said}
     if form is Format.JSON:
         typer.echo(json.dumps(told, indent=2))
     else:
         typer.echo(f"{'running' if process else 'stopped'} at {spec.url}: {told['headline']}")
         typer.echo(f"{told['enrolled']} of {told['seats']} seats are taken")
+        for name, count in sorted(look.machine.restarts.items()):
+            typer.echo(f"  started again: {name}, {count} times; see {site.logs / name}.out")
         for concern in health.concerns:
             typer.echo(f"  {concern.state.word}: {concern.name}: {concern.seen}. {concern.remedy}")
-    raise typer.Exit(0 if process else RunError.exit_code)
+        for child, words in sorted(said.items()):
+            if words:
+                typer.echo(f"  {child} said: {words}")
+    raise typer.Exit(0 if process is not None and health.ready else RunError.exit_code)
 
 
 @server.command()
 def stop(folder: SiteArgument) -> None:
     """Stop the site and wait until it has stopped. It goes on where it was when it is started again."""
+    from fedrec.deploy.lock import end
     from fedrec.deploy.supervisor import process_of
 
-    site = _site(folder)
-    process = process_of(site)
-    if process is None:
-        typer.echo("it does not run")
-        return
-    os.kill(process, signal.SIGTERM)
+    site, asked = _site(folder), 0
     deadline = time.monotonic() + _PATIENCE
-    while process_of(site) is not None:
+    if process_of(site) is None:
+        typer.echo("it does not run")
+    while (process := process_of(site)) is not None:
+        if process != asked:
+            end(process)
+            asked = process
         if time.monotonic() > deadline:
             raise RunError("a server stops in time", remedy="Look at its logs, or kill it.", process=process)
         time.sleep(0.1)
@@ -224,6 +242,19 @@ def _planned(plan: Plan, seats: int, *, masked: bool) -> Plan:
     if masked and Mode(plan.privacy.mode).shares_noise:
         settings["shares"] = {"masked": True}
     return plan.override(settings)
+
+
+def _begin(wish: float | None, plan: Plan) -> float:
+    """The share of seats before round 1: no less than have to answer for the noise to be whole."""
+    from fedrec.deploy.site import BEGIN
+
+    needed = plan.shares.survivors if Mode(plan.privacy.mode).shares_noise else 0.0
+    if wish is None:
+        # A cohort drawn in secret is never asked again (P03): one that is too small would end the run.
+        return 1.0 if needed and plan.privacy.schedule in ("poisson", "fixed") else max(BEGIN, needed)
+    require(wish >= needed, "training begins with as many devices as its shares of noise need",
+            remedy="Raise --begin, or plan with fewer: shares.survivors.", begin=wish, survivors=needed)  # fmt: skip
+    return wish
 
 
 def _items(plan: Plan, catalogue: Path | None) -> Catalogue:

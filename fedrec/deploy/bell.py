@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from pathlib import Path
 
+from fedrec.deploy.limits import network
+
 _LOOK = 0.02  # seconds between two looks at the file, by one task for all who wait
+EACH = 32  # waits of one address: a home of many devices has fewer, and all devices of a host share one
 _LONGEST = 25.0  # seconds until a wait is answered anyway: proxies on the way cut longer ones
 
 
@@ -34,6 +38,7 @@ class Bell:
     def __init__(self, path: Path, *, waits: int, longest: float = _LONGEST) -> None:
         self._path, self._free, self._longest = path, waits, longest
         self._waiting: dict[asyncio.Future[int], int] = {}
+        self._here: Counter[str] = Counter()
         self._reader: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -42,13 +47,19 @@ class Bell:
         """Whether as many wait as may."""
         return len(self._waiting) >= self._free
 
-    async def wait(self, after: int) -> int:
+    def crowded(self, address: str) -> bool:
+        """Whether as many from `address` wait as may; others shall be able to."""
+        return self._here[network(address)] >= EACH
+
+    async def wait(self, after: int, address: str = "") -> int:
         """The count, as soon as it is not `after` (it starts again when a site is restored), or after a while."""
         now = count(self._path)
         if now != after or self._closed:
             return now
         told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting[told] = after
+        name = network(address)
+        self._here[name] += 1
         if self._reader is None or self._reader.done():
             self._reader = asyncio.create_task(self._read())
         try:
@@ -58,6 +69,8 @@ class Bell:
             return count(self._path)
         finally:
             del self._waiting[told]
+            self._here[name] -= 1
+            self._here += Counter()  # forgets who is gone
 
     def close(self) -> None:
         """Answer everybody now."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import median
 
-from fedrec.deploy.glances import Accuracy, Claim, Pack
+from fedrec.deploy.glances import Accuracy, Claim, Condition, Pack
 from fedrec.deploy.view import Look, Training
 
+WAITING = "waiting for devices"  # the trainer's word for it
 _RECENT = 5  # rounds from which the time to come is guessed
 
 Fact = tuple[str, str]
@@ -43,12 +44,14 @@ class Account:
 def headline(look: Look) -> str:
     """Where the run stands, in one sentence."""
     done, planned = _done(look), look.training.planned
+    if look.machine.children.get("trainer") is Condition.GIVEN_UP:
+        return f"The trainer has given up, after {done:,} rounds."
     if look.now is None:
         return "The trainer has not reported yet."
     if look.now.finished:
         return f"All is done: {done:,} rounds."
     if not look.now.round:
-        return f"{look.now.phase.capitalize()}."
+        return f"{look.now.phase.capitalize()}{_awaited(look)}."
     of = f" of {planned:,}" if planned else ""
     again = f", attempt {look.now.attempt}" if look.now.attempt > 1 else ""
     return f"Round {look.now.round:,}{of}: {look.now.phase}{again}."
@@ -136,6 +139,13 @@ def span(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:,.0f} {unit}"
     return f"{seconds:,.{int(seconds < 10)}f} s"
+
+
+def _awaited(look: Look) -> str:
+    """What round 1 waits for, as far as that is known."""
+    if look.now is None or look.now.phase != WAITING or look.standing is None or not look.standing.begin:
+        return ""
+    return f": {look.standing.online:,} are online, training begins with {look.standing.begin:,}"
 
 
 def _times(look: Look) -> Iterator[Fact]:

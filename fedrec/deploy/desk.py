@@ -72,7 +72,7 @@ class Desk:
         return Response(self.site.ca, media_type="application/x-pem-file")
 
     async def _enrol(self, request: Request) -> Response:
-        address = request.client.host if request.client else ""
+        address = _address(request)
         if self.misses.blocked(address):
             return _refusal(429, "too many wrong tries from this address; wait a minute", again=60)
         content = await _bounded(request, ENROL_BYTES)
@@ -102,7 +102,7 @@ class Desk:
         try:
             self.roster.bind(seat, self.register(public))
         except FedrecError as error:
-            _LOG.warning("the SuperLink did not register a key: %s", type(error))
+            _LOG.warning("a key was not registered with the SuperLink (%s)", type(error))
             return _refusal(503, "the server is not ready; try again in a moment", again=5)
         card = Card(
             seat=seat,
@@ -126,12 +126,20 @@ class Desk:
         after = request.query_params.get("after", "-1")
         if not after.removeprefix("-").isdecimal() or len(after) > 15:
             return _refusal(400, "`after` is a count of rings")
+        address = _address(request)
+        if self.bell.crowded(address):
+            return _refusal(429, "too many from this address wait for the bell; ask without waiting", again=10)
         if self.bell.full:
             return _refusal(503, "too many wait for the bell; come again later", again=10)
-        return JSONResponse({"bell": await self.bell.wait(int(after))})
+        return JSONResponse({"bell": await self.bell.wait(int(after), address)})
 
 
 _CANNOT = 403
+
+
+def _address(request: Request) -> str:
+    """Where it comes from. Behind nginx that is what nginx says; the desk then has a port on the loopback only."""
+    return request.client.host if request.client else ""
 
 
 def _cannot() -> Response:

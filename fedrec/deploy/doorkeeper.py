@@ -10,17 +10,31 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedrec.deploy.listen import serve
 from fedrec.deploy.logs import start_logging
-from fedrec.deploy.roster import Roster
+from fedrec.deploy.presence import standing
 from fedrec.deploy.site import Site
 from fedrec.deploy.status import LOCAL, operators
-from fedrec.deploy.view import SiteView, Standing
-from fedrec.exchange.superlink import online, register
+from fedrec.deploy.view import SiteView
+from fedrec.errors import FedrecError
+from fedrec.exchange.superlink import register
+
+_LOG = logging.getLogger("fedrec.door")
 
 
-def main(folder: str) -> None:
-    """Keep the door of the site in `folder` until SIGTERM."""
+def main(folder: str) -> int:
+    """Keep the door of the site in `folder` until SIGTERM; the exit code of a mistake that keeps it shut."""
     site = Site.open(Path(folder))
     start_logging("door", site.logs)
+    try:
+        keep(site)
+    except FedrecError as error:
+        _LOG.error("the door stays shut: %s", error)
+        print(f"fedrec: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    return 0
+
+
+def keep(site: Site) -> None:
+    """Keep its door until SIGTERM."""
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for every request, and nothing in it
     spec, authority = site.spec, site.ca
     superlink = f"127.0.0.1:{spec.superlink}"
@@ -28,14 +42,9 @@ def main(folder: str) -> None:
     def admit(key: ec.EllipticCurvePublicKey) -> int:
         return register(superlink, authority, key)
 
-    def standing() -> Standing:
-        with Roster(site.roster, spec.seats) as roster:
-            enrolled = len(roster.nodes())
-        return Standing(seats=spec.seats, enrolled=enrolled, online=online(superlink, authority))
-
     hosts = {*LOCAL, spec.operators_at[0]}
-    serve(site, operators(SiteView(site.path, standing), hosts=sorted(hosts)), register=admit)
+    serve(site, operators(SiteView(site.path, lambda: standing(site)), hosts=sorted(hosts)), register=admit)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    sys.exit(main(sys.argv[1]))

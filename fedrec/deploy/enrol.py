@@ -72,7 +72,7 @@ def _authority(folder: Path, offer: Invitation) -> bytes:
         ca = path.read_bytes()
         _check_same(folder, fingerprint(ca), offer)
         return ca
-    with httpx.Client(base_url=offer.server, verify=False, timeout=_PATIENCE) as client:
+    with httpx.Client(base_url=offer.server, verify=False, timeout=_PATIENCE, trust_env=False) as client:
         ca = _read(client, "ca")
     if fingerprint(ca) != offer.site:
         remedy = "Somebody else answers at this address, or the site was made anew: ask for a new invitation."
@@ -147,7 +147,8 @@ def _chunks(client: httpx.Client, name: str) -> Iterator[bytes]:
 
 
 def _client(ca: bytes, server: str) -> httpx.Client:
-    return httpx.Client(base_url=server, verify=trusting(ca), timeout=_PATIENCE)
+    # No proxy of the environment's: rounds go without one, and a device shall not enrol where it cannot take part.
+    return httpx.Client(base_url=server, verify=trusting(ca), timeout=_PATIENCE, trust_env=False)
 
 
 @contextmanager

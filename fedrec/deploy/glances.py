@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -15,6 +16,22 @@ _KINDS = 20  # of reasons
 
 Row = dict[str, Any]
 Count = Annotated[int, Field(ge=0)]
+
+
+class Condition(StrEnum):
+    """How a process of a site fares, as the supervisor tells it."""
+
+    STARTING = "starting"  # for the first time, a moment ago
+    UP = "up"
+    AGAIN = "started again"  # it has ended before its time, a moment ago
+    DOWN = "down"  # it ends whenever it is started
+    GIVEN_UP = "given up"  # it has ended over what another try does not mend
+    DONE = "done"
+
+    @property
+    def faulty(self) -> bool:
+        """Whether it is not as it should be."""
+        return self in (Condition.AGAIN, Condition.DOWN, Condition.GIVEN_UP)
 
 
 class _Seen(BaseModel):
@@ -49,7 +66,6 @@ class Course(_Seen):
     since: float | None = None
     deadline: float | None = None
     attempt: Count = 1
-    superlink: Literal["up", "down"] | None = None
     asked: Count | None = None
     answered: Count | None = None
     accepted: Count | None = None
@@ -166,6 +182,15 @@ class Glances:
         """A JSON object of counts."""
         return self.whole(self._json(name)) or {}
 
+    def conditions(self, name: str) -> dict[str, Condition]:
+        """A JSON object that says of processes how they fare."""
+        content = self._json(name)
+        try:
+            return {} if content is None else _CONDITIONS.validate_python(content)
+        except ValidationError:
+            self.torn.add(name)
+            return {}
+
     def packs(self) -> tuple[Pack, ...]:
         """Every published model, the newest first."""
         folder = self.path / "packs"
@@ -225,4 +250,5 @@ class Glances:
             return None
 
 
+_CONDITIONS = TypeAdapter(dict[Annotated[str, Field(pattern="^[a-z]{1,20}$")], Condition])
 _COUNTS: TypeAdapter[dict[str, int] | None] = TypeAdapter(Refused)

@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import Any
 
 from fedrec.deploy.clock import LEAST
+from fedrec.deploy.glances import Condition
 from fedrec.deploy.view import Look
 
 _DAY = 86_400.0
@@ -76,7 +77,7 @@ class Health:
 def judge(look: Look, margins: Margins = Margins()) -> Health:
     """The health of a site at one look."""
     judges: tuple[Callable[[Look, Margins], Iterator[Concern]], ...] = (
-        _ledger, _disk, _certificate, _trainer, _superlink, _seats, _clock, _deadline, _budget, _files,
+        _ledger, _disk, _certificate, _processes, _trainer, _seats, _clock, _deadline, _budget, _files,
     )  # fmt: skip
     found = [concern for one in judges for concern in one(look, margins)]
     return Health(concerns=tuple(sorted(found, key=lambda concern: -concern.state)))
@@ -116,7 +117,26 @@ def _certificate(look: Look, margins: Margins) -> Iterator[Concern]:
         yield Concern(name="certificate", state=State.DEGRADED if left > 0 else State.FAILING, seen=seen, remedy=remedy)
 
 
+def _processes(look: Look, margins: Margins) -> Iterator[Concern]:
+    """Of a process that ends before its time; while it is only started again, the others go on."""
+    for child, condition in sorted(look.machine.children.items()):
+        count, remedy = look.machine.restarts.get(child, 0), f"The last line of logs/{child}.out says why."
+        match condition:
+            case Condition.AGAIN:
+                state, seen = State.DEGRADED, f"{child} was started again, {count} times so far"
+            case Condition.DOWN:
+                state, seen = State.FAILING, f"{child} ends whenever it is started, {count} times so far"
+            case Condition.GIVEN_UP:
+                state, seen = State.FAILING, f"{child} has ended over what another try does not mend"
+                remedy = f"{remedy} Mend that, then stop the site and start it."
+            case _:
+                continue
+        yield Concern(name="process down", state=state, seen=seen, remedy=remedy)
+
+
 def _trainer(look: Look, margins: Margins) -> Iterator[Concern]:
+    if look.machine.children.get("trainer") in (Condition.STARTING, Condition.GIVEN_UP):
+        return  # it has yet to report, or `_processes` has said why it does not
     remedy = "`fedrec server status SITE` says which process is down; logs/trainer.jsonl says why."
     if look.now is None:
         if "state/round.json" not in look.torn:
@@ -127,16 +147,9 @@ def _trainer(look: Look, margins: Margins) -> Iterator[Concern]:
         yield Concern(name="trainer silent", state=State.FAILING, seen=seen, remedy=remedy)
 
 
-def _superlink(look: Look, margins: Margins) -> Iterator[Concern]:
-    if look.now and look.now.superlink == "down" and not look.now.finished:
-        yield Concern(
-            name="SuperLink down", state=State.FAILING, seen="the trainer cannot reach it",
-            remedy="It is started again by itself; if it stays down, logs/superlink.out says why.",
-        )  # fmt: skip
-
-
 def _seats(look: Look, margins: Margins) -> Iterator[Concern]:
-    if look.standing is None:
+    starting = look.machine.children.get("superlink") is Condition.STARTING
+    if look.standing is None and not starting:
         yield Concern(
             name="seats unknown", state=State.FAILING, seen="neither roster nor SuperLink says who is there",
             remedy="A SuperLink is started again by itself: logs/superlink.out. `fedrec doctor SITE` reads the roster.",

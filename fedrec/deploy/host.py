@@ -278,6 +278,8 @@ def _keep_packs(folder: DeviceFolder, stop: Event) -> None:
             packs.offer(lambda name: fetch(folder.path, f"pack/{name}"))
         except FedrecError as error:
             _LOG.info("no newer model was taken: %s", error)
+        except Exception as error:  # a bug, or a disk of which nobody thought: the next look may fare better
+            _LOG.warning("no newer model was taken, and it should not have failed like this: %s", type(error))
         stop.wait(_OFTEN)
 
 

@@ -27,9 +27,9 @@ class Invitation:
     secret: str = field(repr=False)
 
     def encode(self) -> str:
-        """One string to paste."""
+        """One string to paste. The words come first: a string that began with `-` would be taken for a flag."""
         words = json.dumps([self.server, self.site, self.secret]).encode()
-        return urlsafe_b64encode(_check(words) + words).decode().rstrip("=")
+        return urlsafe_b64encode(words + _check(words)).decode().rstrip("=")
 
     @classmethod
     def decode(cls, text: str) -> Self:
@@ -37,9 +37,9 @@ class Invitation:
         text = "".join(text.split())
         try:
             content = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-            words = content[_CHECK:]
+            words, check = content[:-_CHECK], content[-_CHECK:]
             server, site, secret = map(str, json.loads(words))
-            if content[:_CHECK] == _check(words) and _is_origin(server) and _is_hash(site) and secret:
+            if check == _check(words) and _is_origin(server) and _is_hash(site) and secret:
                 return cls(server, site, secret)
         except (ValueError, TypeError):
             pass

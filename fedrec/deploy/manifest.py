@@ -57,13 +57,14 @@ class Manifest(Section):
 
 def seal(folder: Path, sources: Mapping[str, Path], task: str, signing: Ed25519PrivateKey) -> None:
     """Write manifest and signature for the files `sources` of the task with this hash into `folder`."""
-    files = {name: _listed(path) for name, path in sources.items()}
+    files = {name: listed(path) for name, path in sources.items()}
     content = json.dumps(Manifest(task=task, files=files).model_dump(), indent=2).encode()
     write_atomic(folder / MANIFEST, content)
     write_atomic(folder / SIGNATURE, signing.sign(_WORDS + content))
 
 
-def _listed(path: Path) -> Listed:
+def listed(path: Path) -> Listed:
+    """A file as a manifest lists it."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Listed(bytes=path.stat().st_size, sha256=digest)

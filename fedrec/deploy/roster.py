@@ -91,7 +91,9 @@ class Roster(Closing):
         with self._transaction():
             free = self._seats - self._taken() - self._open(now)
             if count > free:
-                remedy = "Withdraw open invitations or let them expire; the number of seats is the plan's `clients`."
+                remedy = (
+                    "`fedrec server withdraw` frees what open ones hold. The plan's `clients` is the number of seats."
+                )
                 raise SpecError("there is a seat for every invitation", remedy=remedy, asked=count, free=free)
             rows = [(digest(secret), now + seconds) for secret in made]
             self._db.executemany("INSERT INTO invitation (hash, expires) VALUES (?, ?)", rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 import secrets
 import tomllib
@@ -24,6 +25,7 @@ from fedrec.files import write_atomic
 from fedrec.settings import Section, checked, read_text
 
 SETTINGS = "server.toml"
+BEGIN = 0.8  # of all seats: a seat is never given twice, and one lost device must not keep the others waiting
 
 _HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?:\.(?!-)[A-Za-z0-9-]{1,63})*")
 
@@ -45,7 +47,7 @@ class SiteSpec(Section):
     operators: str = "127.0.0.1:9444"
     superlink: int = Field(9445, ge=1, le=65535)
     desk: int = Field(9446, ge=1, le=65535)
-    begin: float = Field(1.0, ge=0, le=1)
+    begin: float = Field(BEGIN, ge=0, le=1)
     phase_seconds: float = Field(120.0, gt=0)
     invitation_days: float = Field(14.0, gt=0)
     packs: int = Field(5, ge=2)
@@ -84,6 +86,11 @@ class SiteSpec(Section):
     def operators_at(self) -> tuple[str, int]:
         """Address and port of the operators' listener."""
         return split_address(self.operators)
+
+    @property
+    def awaited(self) -> int:
+        """How many seats are online before round 1."""
+        return math.ceil(self.begin * self.seats)
 
     @property
     def url(self) -> str:

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fedrec.deploy import bell
+from fedrec.deploy.board import WAITING
 from fedrec.deploy.identity import Witness, parse_point
 from fedrec.deploy.logs import note, start_logging
 from fedrec.deploy.roster import Roster
 from fedrec.deploy.site import Site
-from fedrec.errors import FedrecError, RunError
+from fedrec.errors import FedrecError, RunError, SpecError
 from fedrec.exchange.serve import Patience, devices, serve
 from fedrec.exchange.strategy import Observer, Progress
 from fedrec.exchange.superlink import executing, readmit
@@ -84,8 +85,8 @@ class Board:
         write_atomic(self._site.state / "last.json", json.dumps(last).encode())
 
     def beat(self) -> None:
-        """A sign of life."""
-        with self._lock:
+        """A sign of life. A disk that has no room for it now may have some later: that ends neither round nor signs."""
+        with self._lock, suppress(OSError):
             content = json.dumps(self._now | {"beat": time.time()})
             write_atomic(self._site.state / "round.json", content.encode())
 
@@ -100,7 +101,7 @@ def train(site: Site) -> None:
     """Train the site's run to its end over its SuperLink, and publish the model."""
     run, spec = Run.open(site.run), site.spec
     task = Task.open(run.path)
-    run.check_plan(task.plan)
+    _check_plan(run, task)
     board = Board(site, task)
 
     def observe(progress: Progress) -> None:
@@ -119,12 +120,24 @@ def train(site: Site) -> None:
         board.phase("finished", last)
 
 
+def _check_plan(run: Run, task: Task) -> None:
+    """Refuse a plan that was changed: unlike other faults of a run, another try does not mend it."""
+    try:
+        run.check_plan(task.plan)
+    except RunError as error:
+        remedy = (
+            "Put run/plan.toml back as it was (each device has a copy: task/plan.toml), then stop the site and "
+            "start it. Another plan is another site."
+        )
+        raise SpecError(error.rule, remedy=remedy, **error.got) from None
+
+
 def _go_on(  # noqa: PLR0913  (what, where; who takes part, who hears of it)
     site: Site, task: Task, roster: Roster, board: Board, observe: Observer, *, begun: bool
 ) -> None:
     """All rounds that are still to do."""
     spec = site.spec
-    board.phase("waiting for devices", 0)
+    board.phase(WAITING, 0)
     crew = devices(
         task, site.run, roster.nodes, begin=0.0 if begun else spec.begin, witness=Witness(site.roster_key),
         answers=spec.phase_seconds,
@@ -133,7 +146,7 @@ def _go_on(  # noqa: PLR0913  (what, where; who takes part, who hears of it)
     with executing(address, site.ca, secret, {"run": "fedrec"}, ring=lambda: bell.ring(site.bell)) as grid:
         _readmit(site, roster, address)
         if begun:
-            _let_return(grid.get_node_ids, math.ceil(spec.begin * spec.seats))
+            _let_return(grid.get_node_ids, spec.awaited)
         patience = Patience(_WEEKS, spec.phase_seconds)
         serve(task, Watched(grid, board.step), site.run, [observe], crew=crew, patience=patience)
 

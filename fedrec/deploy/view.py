@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrec.deploy.clock import Steps
-from fedrec.deploy.glances import Accuracy, Claim, Course, Glances, Pack
+from fedrec.deploy.glances import Accuracy, Claim, Condition, Course, Glances, Pack
 from fedrec.deploy.quick import certificate_dates, ledger_fault
 
 _FRESH = 1.0  # seconds for which a look is shared: nobody makes a server busy by asking how it is
@@ -22,11 +22,15 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """How many seats a site has, how many are taken, and whose devices were heard of lately."""
+    """How many seats a site has, how many are taken, and whose devices were heard of lately.
+
+    Training begins when `begin` of them are online; 0 where that is not known.
+    """
 
     seats: int
     enrolled: int
     online: int
+    begin: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +53,17 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """The host below it. `certificate` holds Unix times; `ledger` says what is wrong with it, "" if nothing is."""
+    """The host below it. `certificate` holds Unix times; `ledger` says what is wrong with it, "" if nothing is.
+
+    `restarts` and `children` are the supervisor's words about the processes that it has started.
+    """
 
     free: int | None = None
     certificate: tuple[float, float] | None = None
     ledger: str = ""
     stepped: float = 0.0
     restarts: dict[str, int] = field(default_factory=dict)
+    children: dict[str, Condition] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +120,7 @@ class SiteView:
         return Machine(
             free=_free(self.path), certificate=certificate_dates(self.path / "keys" / "server.pem"),
             ledger=self._ledger_fault(), stepped=self._steps.lately(), restarts=seen.counts("state/restarts.json"),
+            children=seen.conditions("state/children.json"),
         )  # fmt: skip
 
     def _ledger_fault(self) -> str:

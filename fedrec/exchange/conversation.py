@@ -20,9 +20,10 @@ from fedrec.exchange.line import A, Readable
 from fedrec.exchange.parcels import Parcel
 
 _LONGEST = 0.5  # seconds between two looks while nothing comes
-_SETTLING = 45.0  # seconds after an outage in which nodes report back
+_SETTLING = 90.0  # seconds after an outage in which nodes report back: they pause for a minute at most
+_PATIENT = 30.0  # seconds, at most, until a node that is still away is asked again
 _SILENCE = (60.0, 600.0)  # seconds without any reply after which what is open is asked again: at least, at most
-_ATTEMPTS = 5  # at one request
+_ATTEMPTS = 8  # at one request: enough for all of the settling
 _SKEW = 600.0  # seconds: Flower lets the clocks of server and node be five minutes apart, either way
 _LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 _LOG = logging.getLogger(__name__)
@@ -181,6 +182,6 @@ class Conversation:
         recent = time.monotonic() - self._broke_at < _SETTLING
         if recent and self._open[place] < _ATTEMPTS:
             self._again.add(place)
-            self._again_at = time.monotonic() + 1.0
+            self._again_at = time.monotonic() + min(0.5 * 2.0 ** self._open[place], _PATIENT)
             return True
         return False

@@ -37,6 +37,7 @@ class _Post:
     busy: bool = False
     failures: int = 0
     beats: int = 0
+    troubled: bool = True  # nobody was told yet that it is in touch, or since an error
 
 
 def run_nodes(
@@ -47,8 +48,8 @@ def run_nodes(
 
     Nodes look for messages when `bell` rings, after an error, and now and then. A look costs the server as much as an
     answer: a thousand nodes that looked with each heartbeat would be all it can do. `heard` is told of every error,
-    and of None when a node is back on duty, from several threads. A server that is gone is tried again, ever more
-    slowly, for as long as it takes.
+    and of None when a node is in touch again, from several threads; what it raises is logged. A server that is gone is
+    tried again, ever more slowly, for as long as it takes.
     """
     duty = _Duty([_Post(node, answer) for node, answer in zip(nodes, answers, strict=True)], stop, heard)
     workers = [threading.Thread(target=duty.work) for _ in range(min(8, len(nodes)))]
@@ -74,7 +75,7 @@ class _Duty:
             rang = True
             try:
                 rang = bell()
-            except FedrecError as error:
+            except Exception as error:  # whatever it is, nodes that look by themselves are better than deaf ones
                 _LOG.info("the bell is out of order: %s", error)
                 self._stop.wait(1.0)
             for post in self._posts:
@@ -101,6 +102,7 @@ class _Duty:
             with self._told(post):
                 if not post.node.once(post.answer):
                     post.beats = 0
+                self._well(post)
             self._done(post)
 
     def sign_off(self) -> None:
@@ -112,21 +114,22 @@ class _Duty:
             except RunError:
                 return
             except FedrecError as error:
-                self._heard(post.node, error)
+                self._tell(post, error)
 
     def _report(self, post: _Post) -> None:
-        was, post.active = post.active, False
+        was, well = post.active, False  # it stays active meanwhile: the bell may ring during a heartbeat
         with self._told(post):
             post.failures += 1
             if was:
                 post.node.beat()
             else:
                 post.node.activate()
-            post.active, post.failures, post.beats = True, 0, post.beats + 1
-        if post.active and (not was or post.beats % _UNASKED == 0):
+            well, post.failures, post.beats = True, 0, post.beats + 1
+        post.active = well
+        if well and (not was or post.beats % _UNASKED == 0):
             self._want(post)
-        if post.active and not was:
-            self._heard(post.node, None)
+        if well:
+            self._well(post)
 
     @contextmanager
     def _told(self, post: _Post) -> Iterator[None]:
@@ -134,10 +137,22 @@ class _Duty:
         try:
             yield
         except FedrecError as error:
-            self._heard(post.node, error)
+            self._tell(post, error)
         except Exception as error:
             _LOG.exception("a node failed")
-            self._heard(post.node, RunError("a node keeps working", reason=type(error).__name__))
+            self._tell(post, RunError("a node keeps working", reason=type(error).__name__))
+
+    def _well(self, post: _Post) -> None:
+        if post.troubled:
+            self._tell(post, None)
+
+    def _tell(self, post: _Post, error: FedrecError | None) -> None:
+        """Tell whoever listens. What goes wrong there, a closed terminal say, must not end a thread of ours."""
+        post.troubled = error is not None
+        try:
+            self._heard(post.node, error)
+        except Exception:
+            _LOG.exception("what was heard of a node could not be told")
 
     def _want(self, post: _Post) -> None:
         with self._changed:

@@ -153,16 +153,17 @@ def distrust(verify_code: int, server: str) -> WireError:
     """Why a server's certificate was refused, by OpenSSL's code, and what to do."""
     match verify_code:
         case code if code == _EXPIRED:
-            rule, remedy = "the server's certificate has not expired", "Whoever runs the server renews it."
+            rule = "the server's certificate has expired"
+            remedy = "Check this machine's clock; if it is right, whoever runs the server renews it."
         case code if code == _EARLY:
-            rule, remedy = "the server's certificate is valid by now", "Set this machine's clock."
+            rule, remedy = "the server's certificate is not yet valid", "Set this machine's clock."
         case code if code in (_HOST, _ADDRESS):
-            rule, remedy = "the server's certificate names its address", "Use the address that the invitation names."
+            rule, remedy = "the server's certificate is for another host", "Use the address that the invitation names."
         case code if code in _UNKNOWN:
-            rule = "the server's certificate is signed by the authority of the invitation"
+            rule = "the server's certificate is not from the authority this device enrolled with"
             remedy = "This may be another server that poses as yours. Do not go on; ask whoever runs it."
         case _:
-            rule, remedy = "the server's certificate is sound", "Ask whoever runs the server."
+            rule, remedy = "the server's certificate cannot be verified", "Ask whoever runs the server."
     return WireError(rule, remedy=remedy, server=server, code=verify_code)
 
 

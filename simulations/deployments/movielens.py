@@ -1,9 +1,10 @@
 """People of MovieLens-100K on enrolled devices in five client processes, beside simulations of the same plan.
 
-    python -m simulations.deployments.movielens FOLDER [--people 150]
+    python -m simulations.deployments.movielens FOLDER [--people 150] [--rounds 0] [--simulations 5]
 
-Once with secure aggregation and real noise, once without noise. Writes `results/movielens.md`. The accuracy of a
-deployment can be measured here only because this machine made its devices' data.
+Once with secure aggregation and real noise, once without noise. Writes `results/movielens.md`. With `--rounds N`
+instead: a warm start and N rounds of training, all of them private and masked, into `results/movielens-rounds.md`. The
+accuracy of a deployment can be measured here only because this machine made its devices' data.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from fedrec.spec import Plan
 from fedrec.speed import Engine, Speed
 from simulations.deployments.federation import Federation
 
-RESULTS = Path(__file__).parent / "results" / "movielens.md"
-HOSTS, SEEDS = 5, 5
+RESULTS = Path(__file__).parent / "results"
+HOSTS = 5
 METRICS = ("hr@10", "ndcg@10")
 
 
@@ -37,26 +38,50 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--people", type=int, default=150)
+    parser.add_argument("--rounds", type=int, default=0)
+    parser.add_argument("--simulations", type=int, default=5)
     given = parser.parse_args()
     base = Plan.of({
         "name": "movielens-100k", "clients": given.people, "data": {"source": "movielens-100k"},
         "evaluation": {"every": 0, "baselines": "none"},
     })  # fmt: skip
+    asked = f"--people {given.people} --simulations {given.simulations}"
+    asked += f" --rounds {given.rounds}" if given.rounds else ""
+    page = [
+        f"# MovieLens-100K, {given.people} devices\n",
+        f"`python -m simulations.deployments.movielens FOLDER {asked}`\n",
+        __doc__.split("\n\n")[0] + "\n", _machine(),
+    ]  # fmt: skip
+    if given.rounds:
+        page += _several(given.folder / "several", base, given.rounds, given.simulations)
+    else:
+        page += _once(given.folder, base, given.simulations)
+    path = RESULTS / ("movielens-rounds.md" if given.rounds else "movielens.md")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(page) + "\n")
+    print(path.read_text())
+
+
+def _once(folder: Path, base: Plan, simulations: int) -> list[str]:
+    """What `fedrec server init` prepares, and a training without noise."""
     masked = private(base, "layered").override({"shares": {"masked": True}})
     plain = base.override({"warm": {"enabled": True}, "federation": {"rounds": 2, "cohort": 100}})
-    command = f"`python -m simulations.deployments.movielens FOLDER --people {given.people}`\n"
-    page = [f"# MovieLens-100K, {given.people} devices\n", command, __doc__.split("\n\n")[0] + "\n", _machine()]
-    page += _masked(given.folder / "masked", masked)
-    page += _plain(given.folder / "plain", plain)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text("\n".join(page) + "\n")
-    print(RESULTS.read_text())
+    return _masked(folder / "masked", masked, simulations) + _plain(folder / "plain", plain)
 
 
-def _masked(folder: Path, plan: Plan) -> list[str]:
+def _several(folder: Path, base: Plan, rounds: int, simulations: int) -> list[str]:
+    """Rounds of everybody over a model of few numbers: the noise on more would leave so few people nothing."""
+    small = {"adapter": "none", "projection": False, "residuals": False, "maps": "diagonal"}
+    plan = private(base, "user-distributed").override({
+        "shares": {"masked": True}, "model": small, "federation": {"rounds": rounds, "cohort": base.clients},
+    })  # fmt: skip
+    return _masked(folder, plan, simulations)
+
+
+def _masked(folder: Path, plan: Plan, count: int) -> list[str]:
     """The training that is private, against simulations whose noise is as fresh."""
     federation, seconds = _deployed(folder, plan)
-    simulated = [_simulated(folder / f"simulated-{seed}", plan.override({"seed": 0})) for seed in range(SEEDS)]
+    simulated = [_simulated(folder / f"simulated-{seed}", plan.override({"seed": 0})) for seed in range(count)]
     first = simulated[0]
     found = _measured(first, federation)
     summaries = [_summary(each) for each in simulated]
@@ -66,12 +91,12 @@ def _masked(folder: Path, plan: Plan) -> list[str]:
     (degree, threshold), *_ = privacy.masking.neighbours
     promised = "; ".join(str(promise.guarantee) for promise in privacy.promises)
     return [
-        "## With secure aggregation, ε = 8 (`layered`)\n",
-        f"{privacy.rounds} round of everybody; masks modulo 2^{privacy.masking.bits}, {degree} neighbours each, of "
-        f"whom {threshold} lift a mask. Promises: {promised}.\n",
+        f"## With secure aggregation, ε = 8 (`{plan.privacy.mode}`)\n",
+        f"Rounds of everybody: {privacy.rounds}; shared numbers: {federation.model.size:,}; masks modulo "
+        f"2^{privacy.masking.bits}, {degree} neighbours each, of whom {threshold} lift a mask. Promises: {promised}.\n",
         f"Enrolment {seconds['enrol']:.0f} s, training {seconds['train']:.0f} s from the first device's start to the "
         f"published pack; refused: {_refused(federation)}.\n",
-        f"| test items, all films | deployed | mean of {SEEDS} simulations | standard deviation of one | their range |",
+        f"| test items, all films | deployed | mean of {count} simulations | standard deviation of one | their range |",
         "|---|---:|---:|---:|---:|", *rows, "",
     ]  # fmt: skip
 

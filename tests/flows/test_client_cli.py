@@ -1,5 +1,6 @@
 """Devices as their owner sees them: joined, fed, run, asked how they fare, stopped."""
 
+import io
 import json
 import os
 import re
@@ -393,6 +394,14 @@ def test_joining_shows_what_is_promised_and_keeps_the_terms(settlement, tmp_path
     assert "seat 3 at https://127.0.0.1:9" in answer.out and "what is promised" in answer.out
     assert "Your terms admit this" in answer.out
     assert DeviceFolder(tmp_path / "me").policy.modes == ("none",)
+
+
+def test_an_invitation_need_not_be_on_the_command_line(settlement, tmp_path, cli, monkeypatch):
+    asked = joining(settlement, "me", monkeypatch)
+    (tmp_path / "terms.toml").write_text(OPEN)
+    monkeypatch.setattr("sys.stdin", io.StringIO("an invitation\n"))
+    assert cli("client", "enroll", tmp_path / "me", "-", "--policy", tmp_path / "terms.toml").code == 0
+    assert asked == ["an invitation\n"]
 
 
 def test_a_task_beyond_the_terms_is_joined_and_refused(settlement, tmp_path, cli, monkeypatch):

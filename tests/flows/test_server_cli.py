@@ -1,15 +1,23 @@
 """`fedrec server` as an operator meets it, as far as nothing has to run: making a site, and what is done by hand."""
 
+import json
+import socket
+import subprocess
+import sys
+import time
 from datetime import UTC, datetime
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from fedrec.deploy import presence, supervisor
 from fedrec.deploy.identity import point_of
 from fedrec.deploy.invitation import Invitation, digest
+from fedrec.deploy.lock import held
 from fedrec.deploy.roster import Roster
 from fedrec.deploy.site import Site
+from fedrec.deploy.view import Standing
 from fedrec.exchange import superlink
 from fedrec.model.pack_files import read_pack
 from fedrec.spec import Plan
@@ -101,6 +109,109 @@ def test_nginx_gets_a_configuration_for_this_site(made, cli):
     said = cli("server", "nginx", site.path)
     assert said.code == 0 and "/v1/fleet/" in said.out
     assert f"{site.keys}/server.pem" in said.out and "9443" in said.out
+
+
+def test_invitations_that_nobody_used_are_withdrawn(made, cli):
+    site, _ = made
+    cli("server", "invite", site.path, "--count", 40)
+    full = cli("server", "invite", site.path)
+    assert full.code == 2 and "`fedrec server withdraw`" in full.err
+    assert cli("server", "withdraw", site.path).out == "withdrawn: 40\n"
+    assert cli("server", "invite", site.path, "--count", 40).code == 0
+
+
+def test_a_site_that_runs_and_does_not_do_its_work_fails_a_check(made, cli):
+    site, _ = made
+    (site.state / "restarts.json").write_text('{"door": 3}')
+    with held(site.path / "server.pid", "one supervisor runs a site", ""):
+        answer = cli("server", "status", site.path)
+    assert answer.code == 5 and answer.out.startswith("running") and "failing: trainer silent" in answer.out
+    assert "started again: door, 3 times" in answer.out
+
+
+def test_a_door_that_cannot_open_is_a_failure_though_training_is_over(made, cli, monkeypatch):
+    site, _ = made
+    here = Standing(seats=40, enrolled=40, online=0)
+    monkeypatch.setattr(presence, "standing", lambda site: here)
+    (site.state / "round.json").write_text(json.dumps({"round": 20, "phase": "finished", "beat": time.time()}))
+    (site.state / "children.json").write_text('{"superlink": "up", "door": "up", "trainer": "done"}')
+    (site.logs / "door.out").write_text("fedrec: the port is free; got port=1. Stop what listens there.\n")
+    with held(site.path / "server.pid", "one supervisor runs a site", ""):
+        well = cli("server", "status", site.path)
+        (site.state / "children.json").write_text('{"superlink": "up", "door": "down", "trainer": "done"}')
+        down, form = (cli("server", "status", site.path, *words) for words in ([], ["--format", "json"]))
+    assert well.code == 0 and "door" not in well.out
+    assert down.code == 5 and "failing: process down: door ends whenever it is started" in down.out
+    assert "door said: the port is free; got port=1. Stop what listens there." in down.out
+    assert json.loads(form.out)["processes"]["door"] == "down" and "port=1" in json.loads(form.out)["said"]["door"]
+
+
+def test_a_plan_that_was_changed_ends_the_trainer_and_another_try_is_no_use(made):
+    site, _ = made
+    plan = site.run / "plan.toml"
+    plan.write_text(plan.read_text().replace("rounds = ", "rounds = 1", 1))
+    trainer = [sys.executable, "-m", "fedrec.deploy.trainer", str(site.path)]
+    with (site.logs / "trainer.out").open("wb") as out:
+        done = subprocess.run(trainer, stdout=out, stderr=out, timeout=120)
+    assert done.returncode == 2 and done.returncode in supervisor._HOPELESS
+    said = supervisor.last_words(site, "trainer")
+    assert said.startswith("a run keeps the plan it was started with") and "Put run/plan.toml back" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "begin"),
+    [
+        ([], 0.8),
+        (["-s", "shares.survivors=0.9"], 0.9),
+        (["--mode", "none", "-s", "shares.survivors=0.9"], 0.8),
+        (["-s", "privacy.schedule=poisson"], 1.0),
+        (["--begin", "0.75"], 0.75),
+        (["--begin", "0.69"], None),
+    ],
+)
+def test_training_begins_without_a_few_and_with_as_many_as_its_noise_needs(cli, tmp_path, monkeypatch, words, begin):
+    (tmp_path / "items.csv").write_text(ITEMS)
+    wanted = []
+    monkeypatch.setattr(Site, "create", lambda path, spec, prepare: wanted.append(spec) or sys.exit(0))
+    answer = cli("server", "init", tmp_path / "site", "--host", "x.example", "--seats", 40, "--catalogue",
+                 tmp_path / "items.csv", *SMALL, *words)  # fmt: skip
+    if begin is None:
+        assert answer.code == 2 and "--begin" in answer.err and not wanted
+    else:
+        assert [spec.begin for spec in wanted] == [begin] and wanted[0].awaited == 40 * begin
+
+
+def test_a_site_that_waits_says_for_how_many(made, cli, monkeypatch):
+    site, _ = made
+    here = Standing(seats=40, enrolled=31, online=29, begin=site.spec.awaited)
+    monkeypatch.setattr(presence, "standing", lambda site: here)
+    (site.state / "round.json").write_text(
+        json.dumps({"round": 0, "phase": "waiting for devices", "beat": time.time()})
+    )
+    with held(site.path / "server.pid", "one supervisor runs a site", ""):
+        answer = cli("server", "status", site.path)
+    assert answer.code == 0 and "Waiting for devices: 29 are online, training begins with 32." in answer.out
+
+
+def test_who_starts_a_site_that_runs_is_told_so_and_nothing_else(made, cli):
+    site, _ = made
+    with held(site.path / "server.pid", "one supervisor runs a site", ""):
+        answer = cli("server", "start", site.path)
+    assert answer.code == 5 and "one supervisor runs a site" in answer.err and answer.out == ""
+
+
+def test_a_door_whose_port_is_taken_says_which_and_what_to_do(made):
+    site, _ = made
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        text = site.settings.read_text().replace("port = 9443", f"port = {port}").replace('"0.0.0.0"', '"127.0.0.1"')
+        site.settings.write_text(text)
+        door = [sys.executable, "-m", "fedrec.deploy.doorkeeper", str(site.path)]
+        done = subprocess.run(door, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 5 and "Traceback" not in done.stderr
+    assert "the port is free" in done.stderr and str(port) in done.stderr and "server.toml" in done.stderr
 
 
 def test_a_site_that_does_not_run_says_so(made, cli):

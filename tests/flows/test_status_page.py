@@ -28,7 +28,7 @@ def tab():
 def troubled(site, words):
     """A site with as much to say as one can have, in words of `words`."""
     now = time.time()
-    write(site, "state/round.json", secret(now - 500, superlink="down"))
+    write(site, "state/round.json", secret(now - 500))
     write(site, "run/statement.json", [claim(READER, label=words, sentence=words, not_protected=[words] * 3)])
     write(site, "state/accuracy.json", {
         "name": words, "value": 0.5, "people": 120, "how": words, "consent": words, "measured": words,

@@ -1,6 +1,6 @@
 import asyncio
 
-from fedrec.deploy.bell import Bell, count, ring
+from fedrec.deploy.bell import EACH, Bell, count, ring
 
 
 def test_it_counts_and_survives_a_missing_or_torn_file(tmp_path):
@@ -31,6 +31,23 @@ def test_all_who_wait_are_told_at_once_by_one_reader(tmp_path):
         assert len(asyncio.all_tasks()) == 1 and not bell.full
         assert await bell.wait(0) == 1  # rung already
         assert await bell.wait(9) == 1  # counted anew since
+
+    asyncio.run(scene())
+
+
+def test_one_address_leaves_room_for_others(tmp_path):
+    async def scene():
+        bell = Bell(tmp_path / "bell", waits=512)
+        waits = [asyncio.create_task(bell.wait(0, f"2001:db8::{n + 1:x}")) for n in range(EACH)]
+        await asyncio.sleep(0.05)
+        assert bell.crowded("2001:db8::ffff") and not bell.full  # one subscriber has all of its network
+        assert not bell.crowded("2001:db8:0:1::1") and not bell.crowded("10.0.0.1")
+        waits.pop().cancel()
+        await asyncio.sleep(0.05)
+        assert not bell.crowded("2001:db8::1")
+        ring(tmp_path / "bell")
+        assert await asyncio.wait_for(asyncio.gather(*waits), 5) == [1] * (EACH - 1)
+        assert not bell._here  # nothing is kept of who was there
 
     asyncio.run(scene())
 

@@ -10,7 +10,7 @@ OFFER = Invitation("https://films.example:9443", "ab" * 32, "5" * 64)
 
 
 def encoded(words: bytes) -> str:
-    return urlsafe_b64encode(sha256(words).digest()[:4] + words).decode()
+    return urlsafe_b64encode(words + sha256(words).digest()[:4]).decode()
 
 
 def test_an_invitation_is_one_string_without_spaces_in_it():
@@ -18,6 +18,11 @@ def test_an_invitation_is_one_string_without_spaces_in_it():
     assert Invitation.decode(text) == OFFER
     assert Invitation.decode(f" {text[:70]}\n{text[70:]}\n") == OFFER
     assert text.replace("-", "").replace("_", "").isalnum()
+
+
+def test_a_shell_takes_none_for_a_flag():
+    offers = [Invitation(OFFER.server, OFFER.site, f"{number:064x}") for number in range(300)]
+    assert not [text for offer in offers if (text := offer.encode()).startswith("-")]
 
 
 def test_a_torn_one_is_refused_without_repeating_it():

@@ -301,6 +301,23 @@ class TestConversations:
         [reply] = talk(carrier, [hello(1)])
         assert reply.has_content() and len(carrier.left) == 3
 
+    @pytest.mark.parametrize(("back", "heard"), [(65.0, True), (130.0, False)])
+    def test_a_node_has_a_minute_to_find_its_way_back_after_an_outage(self, monkeypatch, back, heard):
+        now = [0.0]
+        clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda rest: now.__setitem__(0, now[0] + rest))
+        monkeypatch.setattr(conversation, "time", clock)
+
+        class Away(Carrier):
+            def ask(self, *asked):
+                if self.left and not self.failures:
+                    last = self.left[-1]
+                    self.answer(last) if now[0] >= back else self.lose(last, ErrorCode.NODE_UNAVAILABLE)
+                return super().ask(*asked)
+
+        carrier = Away({}, ["look"])
+        [reply] = Conversation(carrier, Mail(carrier, 400.0, MOST), [hello(1)], until=400.0).replies(0.1)
+        assert reply.has_content() is heard and len(carrier.left) <= 8 and now[0] < 130
+
     def test_a_reply_that_cannot_be_read_says_why(self):
         def answer(left):
             record = RecordDict({"x": ConfigRecord({"x": b"0" * (2 * MOST)})})
@@ -411,6 +428,67 @@ class TestDuty:
         heard = on_duty([node], [lambda _: None], 1.6)
         assert [error is None for _, error in heard] == [False, True] and not node.messages
 
+    def test_a_ring_during_a_heartbeat_is_not_lost(self, monkeypatch):
+        monkeypatch.setattr(duty, "INTERVAL", 0.02)
+        monkeypatch.setattr(duty, "_UNASKED", 10**6)  # it looks when it rings, and not by itself
+        node, beating, over, answered = Scripted(), threading.Event(), threading.Event(), []
+
+        def beat():
+            if not beating.is_set():
+                node.messages = 1
+                beating.set()
+                over.wait(5)
+
+        def bell():
+            if not beating.is_set():
+                return beating.wait(5)
+            over.set()  # all have been told of the first ring by now
+            return bool(time.sleep(0.01))
+
+        node.beat = beat
+        on_duty([node], [answered.append], 0.8, bell=bell)
+        assert len(answered) == 1
+
+    def test_whoever_failed_to_look_is_told_to_be_in_touch_again(self, monkeypatch):
+        monkeypatch.setattr(duty, "INTERVAL", 0.05)
+        node, looks = Scripted(), []
+
+        def look(answer):
+            looks.append(answer)
+            if len(looks) == 1:
+                raise RunError("the server is ready")
+            return False
+
+        node.once = look
+        heard = [error for _, error in on_duty([node], [None], 0.6, bell=lambda: bool(time.sleep(0.01)))]
+        assert [error is None for error in heard] == [True, False, True]  # and no heartbeat ever failed
+
+    def test_a_listener_that_fails_ends_nobodys_duty(self, monkeypatch):
+        monkeypatch.setattr(duty, "INTERVAL", 0.02)
+        node, answered, told = Scripted(messages=2), [], []
+
+        def heard(node, error):
+            told.append(error)
+            raise BrokenPipeError
+
+        stop = threading.Event()
+        threading.Timer(0.5, stop.set).start()
+        run_nodes([node], [answered.append], bell=lambda: not time.sleep(0.01), stop=stop, heard=heard)
+        assert told and len(answered) == 2 and node.said.count("beat") > 3 and node.said[-1] == "deactivate"
+
+    def test_a_bell_that_breaks_in_some_other_way_is_listened_to_again(self, monkeypatch):
+        node, rings, answered = Scripted(), [], []
+
+        def bell():
+            rings.append(time.sleep(0.01))
+            if len(rings) == 1:
+                node.messages = 1
+                raise ValueError
+            return True
+
+        on_duty([node], [answered.append], 1.6, bell=bell)
+        assert len(answered) == 1
+
     def test_an_error_of_one_node_is_told_and_ends_nobodys_duty(self):
         broken, fine, answered = Scripted(messages=1), Scripted(messages=1), []
 
@@ -427,8 +505,8 @@ class TestLine:
         with pytest.raises(WireError, match="PEM"):
             Line("127.0.0.1:1", b"nonsense")
 
-    @pytest.mark.parametrize(("code", "rule"), [(10, "expired"), (9, "valid by now"), (62, "names its address"),
-                                                (64, "names its"), (20, "signed by"), (1, "sound")])  # fmt: skip
+    @pytest.mark.parametrize(("code", "rule"), [(10, "has expired"), (9, "not yet valid"), (62, "another host"),
+                                                (64, "another host"), (20, "not from"), (1, "verified")])  # fmt: skip
     def test_why_a_certificate_was_refused(self, code, rule):
         assert rule in distrust(code, "x").rule and distrust(code, "x").remedy
 

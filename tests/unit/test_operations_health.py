@@ -9,6 +9,7 @@ from operations import READER, ROWS, certify, course, fill, keep_ledger, looked,
 
 from fedrec.deploy import view as views
 from fedrec.deploy.clock import Steps
+from fedrec.deploy.glances import Condition
 from fedrec.deploy.health import Margins, State, judge
 
 AT = 1_800_000_000.0
@@ -51,9 +52,44 @@ def test_a_trainer_that_has_finished_may_be_silent_for_ever(site):
     assert judged(site) == (State.OK, [])
 
 
-def test_a_superlink_that_is_down(site):
-    write(site, "state/round.json", course(AT, superlink="down"))
-    assert judged(site) == (State.FAILING, ["SuperLink down"])
+@pytest.mark.parametrize(
+    ("condition", "state"),
+    [("starting", State.OK), ("up", State.OK), ("done", State.OK), ("started again", State.DEGRADED),
+     ("down", State.FAILING), ("given up", State.FAILING)],
+)  # fmt: skip
+def test_a_door_that_does_not_stay_up_is_a_concern_even_when_training_is_over(site, condition, state):
+    write(site, "state/round.json", course(AT, phase="finished"))
+    write(site, "state/children.json", {"superlink": "up", "door": condition, "trainer": "done"})
+    write(site, "state/restarts.json", {"door": 7})
+    health = judge(looked(site, at=AT))
+    assert health.state is state and {concern.name for concern in health.concerns} <= {"process down"}
+    assert all("door" in concern.seen and "logs/door.out" in concern.remedy for concern in health.concerns)
+
+
+@pytest.mark.parametrize(
+    ("condition", "names"),
+    [("starting", []), ("given up", ["process down"]), ("up", ["trainer silent"]), ("done", ["trainer silent"])],
+)
+@pytest.mark.parametrize("beat", [None, AT - 9 * DAY])
+def test_a_trainer_that_has_just_been_started_may_be_silent_and_one_that_gave_up_is_told_once(
+    site, condition, names, beat
+):
+    (site / "state" / "round.json").unlink() if beat is None else write(
+        site, "state/round.json", course(AT, beat=beat, deadline=None)
+    )
+    write(site, "state/children.json", {"trainer": condition})
+    assert judged(site)[1] == names
+
+
+@pytest.mark.parametrize("content", ['{"door": "ajar"}', '{"somebody@example.org": "up"}', "[]", "{"])
+def test_conditions_that_are_not_ours_are_not_believed(site, content):
+    write(site, "state/children.json", content)
+    assert judged(site) == (State.DEGRADED, ["unreadable files"])
+    assert looked(site, at=AT).machine.children == {}
+
+
+def test_conditions_are_told_from_each_other():
+    assert [each for each in Condition if each.faulty] == ["started again", "down", "given up"]
 
 
 @pytest.mark.parametrize(("late", "state"), [(60, State.OK), (61, State.DEGRADED)])
@@ -130,11 +166,14 @@ def test_seats_that_cannot_be_counted_are_a_concern_and_nothing_of_the_error_is_
     look = looked(site, at=AT, standing=broken)
     (concern,) = judge(look).concerns
     assert (concern.name, concern.state) == ("seats unknown", State.FAILING) and "canary" not in str(concern)
+    for condition, names in (("starting", []), ("up", ["seats unknown"])):
+        write(site, "state/children.json", {"superlink": condition})
+        assert [each.name for each in judge(looked(site, at=AT, standing=broken)).concerns] == names
 
 
 def test_the_worst_comes_first(site):
-    write(site, "state/round.json", course(AT, superlink="down", deadline=AT - 600))
-    assert judged(site)[1] == ["SuperLink down", "round overdue"]
+    write(site, "state/round.json", course(AT, beat=AT - 500, deadline=AT - 600))
+    assert judged(site)[1] == ["trainer silent", "round overdue"]
 
 
 # The ledger, by the quick check.

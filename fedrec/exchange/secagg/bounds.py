@@ -27,8 +27,8 @@ class Graph:
                 "a cohort of at least 3 has colluders and a fraction of dropouts", cohort=cohort, colluders=colluders,
                 dropouts=dropouts)  # fmt: skip
         lost, threshold = math.ceil(dropouts * cohort), (cohort - 1 + colluders) // 2 + 1
-        require(threshold <= cohort - 1 - lost, "a cohort outnumbers its colluders and twice its dropouts",
-                remedy="Enlarge the cohort, or count on fewer colluders or dropouts.", cohort=cohort,
+        require(threshold <= cohort - 1 - lost, "a cohort is larger by two than its colluders and twice its dropouts",
+                remedy="Enlarge the cohort, lower shares.colluders, or raise shares.survivors.", cohort=cohort,
                 colluders=colluders, dropouts=lost)  # fmt: skip
         return cls(cohort - 1, threshold, cohort - lost)
 
