@@ -22,13 +22,11 @@ NASTY = """<script>document.title = "ran"</script>' דירוג & "quoted" {{ 7 *
 SECRET = "zaffre xylophone"
 
 
-def example_pack(temporary, cli, tiny):
-    """Made by the command in the examples' README, of a size that is ready in a moment; once in a run of tests."""
-    out = temporary.getbasetemp() / "example-run"
-    if not out.exists():
-        (command,) = re.findall(r"^\$ fedrec (.+) --out runs/reader$", (EXAMPLES / "README.md").read_text(), re.M)
-        small = tiny(data__options__items=120, federation__rounds=1)
-        assert cli(*command.split(), *small, "--out", out).code == 0
+def example_pack(out, cli, tiny):
+    """Made by the command in the examples' README, of a size that is ready in a moment."""
+    (command,) = re.findall(r"^\$ fedrec (.+) --out runs/reader$", (EXAMPLES / "README.md").read_text(), re.M)
+    small = tiny(data__options__items=120, federation__rounds=1)
+    assert cli(*command.split(), *small, "--out", out).code == 0
     return out / "pack"
 
 

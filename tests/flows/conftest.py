@@ -7,6 +7,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 
 import pytest
+from visitors import entered, example_pack, opened
 
 import fedrec.cli
 
@@ -72,3 +73,22 @@ def cli():
         return Answer(code, out.getvalue(), err.getvalue())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def reader_pack(tmp_path_factory, cli, tiny):
+    """The pack of the example apps."""
+    return example_pack(tmp_path_factory.mktemp("example") / "run", cli, tiny)
+
+
+@pytest.fixture
+def room(reader_pack, tmp_path):
+    """The reader app of somebody new."""
+    with opened(reader_pack, tmp_path / "me") as made:
+        yield made
+
+
+@pytest.fixture
+def visitor(room):
+    """Its user, who was let in."""
+    return entered(room)

@@ -10,28 +10,11 @@ from urllib.parse import urlencode, urlsplit
 import httpx
 import pytest
 from shelf import build, task
-from visitors import EXAMPLES, HERE, NASTY, ROOT, SECRET, Visitor, entered, example_pack, forms, kept, opened
+from visitors import EXAMPLES, HERE, NASTY, ROOT, SECRET, Visitor, entered, forms, kept, opened
 
 from client.examples.reader.app import FORMS
 from fedrec import Catalogue
 from fedrec.task import Task
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory, cli, tiny):
-    return example_pack(tmp_path_factory, cli, tiny)
-
-
-@pytest.fixture
-def room(pack, tmp_path):
-    with opened(pack, tmp_path / "me") as made:
-        yield made
-
-
-@pytest.fixture
-def visitor(room):
-    return entered(room)
-
 
 # Who may come in.
 
@@ -156,13 +139,13 @@ def test_a_page_that_is_gone_says_where_to_go(visitor):
 # As its users start it.
 
 
-def test_the_app_starts_says_where_it_is_and_never_what_was_done(pack, tmp_path):
+def test_the_app_starts_says_where_it_is_and_never_what_was_done(reader_pack, tmp_path):
     command = [
         sys.executable,
         "-m",
         "client.examples.reader",
         "--pack",
-        pack,
+        reader_pack,
         "--folder",
         tmp_path / "me",
         "--port",
@@ -208,10 +191,10 @@ def test_the_apps_load_nothing_that_trains():
         assert done.stdout.strip() == loaded, done.stderr
 
 
-def test_thirty_lines_are_all_it_takes(pack, tmp_path):
+def test_thirty_lines_are_all_it_takes(reader_pack, tmp_path):
     script = EXAMPLES / "thirty_lines.py"
     assert len(script.read_text().splitlines()) <= 30
-    command = [sys.executable, "-W", "error", script, pack, tmp_path / "me"]
+    command = [sys.executable, "-W", "error", script, reader_pack, tmp_path / "me"]
     done = subprocess.run(command, text=True, capture_output=True, timeout=120)
     assert done.returncode == 0 and done.stderr == ""
     for said in ("To begin with:", "Understood 2 wishes.", "Because", "taken back: True", "Sent so far: 0 bytes",

@@ -6,12 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from screens import screen
 from test_status_page import CONTRAST
-from visitors import example_pack, look, opened, press, served, settled
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory, cli, tiny):
-    return example_pack(tmp_path_factory, cli, tiny)
+from visitors import look, opened, press, served, settled
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +17,9 @@ def tab():
 
 
 @pytest.fixture(scope="module")
-def used(pack, tmp_path_factory):
+def used(reader_pack, tmp_path_factory):
     """A person who did and said something."""
-    with opened(pack, tmp_path_factory.mktemp("used") / "me") as room:
+    with opened(reader_pack, tmp_path_factory.mktemp("used") / "me") as room:
         room.rec.log("click", "b0001")
         room.rec.log("search", text="chess openings")
         room.rec.tell("I like jazz but no coffee")
@@ -121,9 +116,9 @@ def test_all_of_it_goes_by_keyboard_without_scripts(tab, site, used):
     assert len(used.rec.preferences) == wished
 
 
-def test_a_copy_is_brought_back_from_the_keyboard(tab, used, pack, tmp_path):
+def test_a_copy_is_brought_back_from_the_keyboard(tab, used, reader_pack, tmp_path):
     used.rec.export(tmp_path / "copy.zip")
-    with opened(pack, tmp_path / "other") as room, served(room) as address:
+    with opened(reader_pack, tmp_path / "other") as room, served(room) as address:
         tab.look(width=320)
         look(tab, f"{address}/enter/{room.keys.door}")
         look(tab, f"{address}/privacy")

@@ -4,27 +4,11 @@ import errno
 import re
 
 import pytest
-from visitors import SECRET, entered, example_pack, forms, kept, opened
+from visitors import SECRET, forms, kept
 
 from client.examples.reader import copies
 from client.examples.reader.guard import LARGEST
 from fedrec import Recommender
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory, cli, tiny):
-    return example_pack(tmp_path_factory, cli, tiny)
-
-
-@pytest.fixture
-def room(pack, tmp_path):
-    with opened(pack, tmp_path / "me") as made:
-        yield made
-
-
-@pytest.fixture
-def visitor(room):
-    return entered(room)
 
 
 def carried(content):
@@ -44,9 +28,9 @@ def copy(room, visitor):
     return answer.content
 
 
-def test_an_export_is_taken_back_by_any_app(room, copy, pack, tmp_path):
+def test_an_export_is_taken_back_by_any_app(room, copy, reader_pack, tmp_path):
     (tmp_path / "copy.zip").write_bytes(copy)
-    with Recommender.restore(tmp_path / "copy.zip", tmp_path / "other", pack=pack) as other:
+    with Recommender.restore(tmp_path / "copy.zip", tmp_path / "other", pack=reader_pack) as other:
         assert other.preferences == room.rec.preferences
         assert [pick.item for pick in other.recommend()] == [pick.item for pick in room.rec.recommend()]
 

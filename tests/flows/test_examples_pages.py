@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from devices import Settlement
-from visitors import SECRET, entered, example_pack, forms, kept, opened
+from visitors import SECRET, entered, forms, kept, opened
 
 from fedrec import Recommender
 from fedrec.deploy.folder import POLICY
@@ -19,22 +19,6 @@ from fedrec.rounds.aggregate import Turn
 from simulations.deployments.federation import ANY
 
 SEARCH = "chess coffee jazz gardening"
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory, cli, tiny):
-    return example_pack(tmp_path_factory, cli, tiny)
-
-
-@pytest.fixture
-def room(pack, tmp_path):
-    with opened(pack, tmp_path / "me") as made:
-        yield made
-
-
-@pytest.fixture
-def visitor(room):
-    return entered(room)
 
 
 def test_reading_moves_the_shelves_at_once_and_undo_takes_it_back(visitor):
@@ -192,12 +176,12 @@ def test_taking_part_needs_consent_and_an_invitation(room, visitor):
 
 
 @pytest.fixture
-def seated(pack, tmp_path):
+def seated(reader_pack, tmp_path):
     """The room of somebody whose device has a seat at a site, and the work that it is there for."""
     settled = Settlement(tmp_path, {"privacy": {"mode": "user-local", "noise": "test", "force": True, "epsilon": 50.0,
                                                 "allow_large_epsilon": True}})  # fmt: skip
     home = settled.device(0, policy=ANY)
-    with opened(pack, home) as room:
+    with opened(reader_pack, home) as room:
         yield room, Work(settled.task)
 
 

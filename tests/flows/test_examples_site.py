@@ -3,27 +3,15 @@
 import pytest
 from shelf import published
 from sites import make_site, open_door
-from visitors import entered, example_pack, forms, opened
+from visitors import entered, forms, opened
 
 from fedrec.deploy.invitation import Invitation
 from fedrec.deploy.roster import Roster
 from fedrec.device.packs import Packs
 
 
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory, cli, tiny):
-    return example_pack(tmp_path_factory, cli, tiny)
-
-
 @pytest.fixture
-def room(pack, tmp_path):
-    with opened(pack, tmp_path / "me") as made:
-        yield made
-
-
-@pytest.fixture
-def visitor(room):
-    visitor = entered(room)
+def visitor(visitor):
     visitor.go("/privacy")
     return visitor
 
@@ -105,7 +93,7 @@ def test_a_newer_model_comes_when_it_is_asked_for(room, visitor, door):
     assert "version 3, published" in visitor.page and room.rec.pack.version == 3
 
 
-def test_a_model_that_somebody_else_signed_is_refused_and_the_one_in_use_stays(room, visitor, door, pack, tmp_path):
+def test_a_model_that_somebody_else_signed_is_refused_and_the_one_in_use_stays(room, visitor, door, tmp_path):
     visitor.submit("/join", invitation=invited(door))
     published(door.packs, [0])
     digest = room.rec.pack.digest
@@ -117,14 +105,14 @@ def test_a_model_that_somebody_else_signed_is_refused_and_the_one_in_use_stays(r
     assert Packs(room.folder / "packs", door.signing.public_key()).refused
 
 
-def test_what_was_taken_is_in_use_when_the_app_starts_again(room, visitor, door, pack):
+def test_what_was_taken_is_in_use_when_the_app_starts_again(room, visitor, door, reader_pack):
     visitor.submit("/join", invitation=invited(door))
     published(door.packs, [0], key=door.signing)
     visitor.submit("/sync")
-    with opened(pack, room.folder) as again:
+    with opened(reader_pack, room.folder) as again:
         assert again.rec.pack.version == 1 and len(again.rec.catalogue) == 6
     (room.folder / "device.json").write_text("torn")
-    with opened(pack, room.folder) as torn:  # lists go on; the page says what is wrong where it matters
+    with opened(reader_pack, room.folder) as torn:  # lists go on; the page says what is wrong where it matters
         assert torn.rec.pack.version == 0
         other = entered(torn)
         assert "none joined" in other.go("/privacy").text
