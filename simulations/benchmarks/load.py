@@ -2,9 +2,10 @@
 
 Devices are real but for their people: keys, TLS, heartbeats, Flower's messages. They live in this process, so server
 and devices share its cores. The first table tells how fast devices are enrolled and sign on, how many updates of a
-default size the server takes in a second, and what a device costs that waits, by the growth of this process from half
-of the devices to all of them. The second tells the bytes of a round for one device on a machine of its own, counted on
-the wire with everything that TLS and HTTP add, for the model of each adapter.
+default size the server takes in a second, and what a node costs that waits, by the growth of this process from half
+of them to all. The second is of `fedrec client start` with few devices and with many, which hold people's events and
+wait for round 1 of a site. The third tells the bytes of a round for one device on a machine of its own, counted on the
+wire with everything that TLS and HTTP add, for the model of each adapter.
 """
 
 from __future__ import annotations
@@ -25,15 +26,17 @@ from superlinks import Keys, Site, ask, everybody, running
 from tables import table
 from workload import Size
 
+from fedrec.deploy.presence import standing
 from fedrec.exchange.link import LinkGrid
 from fedrec.population.world import World
 from fedrec.task import Task
+from simulations.deployments.federation import Federation, await_
 
 ADAPTERS = ("none", "bottleneck", "lora")
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
@@ -47,6 +50,9 @@ def main() -> None:
         enrolled = given.devices / (time.perf_counter() - began)
         rows = [["devices enrolled a second", f"{enrolled:,.0f}"], *sustained(site, keys, given.rounds, sizes)]
         print("\n".join(table([f"{given.devices} devices", ""], rows)), end="\n\n")
+        print(
+            "\n".join(table(["devices of one `fedrec client start`", "MiB", "MiB a device more"], hosted())), end="\n\n"
+        )
         rows = [[adapter, f"{size:,}", *traffic(site, keys[:8], size, given.rounds)] for adapter, size in sizes.items()]
         print("\n".join(table(["adapter", "numbers", "kB down", "kB up", "× the bare vectors"], rows)))
 
@@ -69,8 +75,29 @@ def sustained(site: Site, keys: Keys, rounds: int, sizes: dict[str, int]) -> lis
             grown = (process.memory_info().rss - before) / (len(keys) - half)
     with site.fleet(keys) as ring, site.executing(ring) as grid:
         rate = len(keys) * rounds / seconds(grid, len(keys), sizes["bottleneck"], rounds)
-    return [["signed on a second", f"{joined:,.0f}"], ["kB of memory a device that waits", f"{grown / 1e3:,.0f}"],
+    return [["signed on a second", f"{joined:,.0f}"], ["kB of memory a node that waits", f"{grown / 1e3:,.0f}"],
             [f"updates of {sizes['bottleneck']:,} numbers a second", f"{rate:,.1f}"]]  # fmt: skip
+
+
+def hosted(few: int = 20, many: int = 200) -> list[list[str]]:
+    """What a host's process takes while its devices wait."""
+    small, large = resident(few), resident(many)
+    return [[f"{few}", f"{small:,.0f}", ""], [f"{many}", f"{large:,.0f}", f"{(large - small) / (many - few):.2f}"]]
+
+
+def resident(count: int) -> float:
+    """MiB of `fedrec client start` with so many devices, at a site that needs one more for round 1."""
+    with tempfile.TemporaryDirectory() as folder:
+        plan = Size(clients=count + 1, cohort=count + 1, encoder="hash").plan
+        federation = Federation.make(Path(folder) / "it", plan)
+        try:
+            federation.serve()
+            federation.enrol(1, seats=count)
+            federation.join()
+            await_(lambda: standing(federation.site).online == count, "all devices wait", seconds=300, look=1.0)
+            return psutil.Process(federation.processes["host-0"].pid).memory_info().rss / (1 << 20)
+        finally:
+            federation.stop()
 
 
 def traffic(site: Site, keys: Keys, size: int, rounds: int) -> list[str]:

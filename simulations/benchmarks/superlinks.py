@@ -58,7 +58,7 @@ class Site:
         address = address or self.address
         with ExitStack() as lines:
             shared = None if alone else lines.enter_context(closing(Line(address, self.authority, keep=64 << 20)))
-            nodes = [lines.enter_context(closing(Node(address, key, self.authority, line=shared))) for key in keys]
+            nodes = [lines.enter_context(closing(self._node(key, address, shared))) for key in keys]
             duty = threading.Thread(target=lambda: run_nodes(nodes, [echo] * len(nodes), bell=bell, stop=stop))
             duty.start()
             try:
@@ -66,6 +66,11 @@ class Site:
             finally:
                 stop.set()
                 duty.join()
+
+    def _node(self, key: ec.EllipticCurvePrivateKey, address: str, line: Line | None) -> Node:
+        """A device that knows its number: it may have been on duty a moment ago."""
+        number = register(self.address, self.authority, key.public_key())
+        return Node(address, key, self.authority, number=number, line=line)
 
     @contextmanager
     def executing(self, ring: Callable[[], None]) -> Iterator[LinkGrid]:
@@ -111,8 +116,8 @@ def ask(nodes: Sequence[int], shared: np.ndarray, number: int) -> list[Message]:
 
 
 def everybody(grid: LinkGrid, count: int) -> list[int]:
-    """The nodes, as soon as all of them are on duty."""
-    while len(nodes := grid.get_node_ids()) < count:
+    """The nodes, as soon as all of them are on duty, and those of before are not any more."""
+    while len(nodes := grid.get_node_ids()) != count:
         time.sleep(0.1)
     return nodes
 
