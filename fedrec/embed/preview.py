@@ -20,7 +20,7 @@ STAYS = (
     "your profile and your local embedding", "which pages you were shown", "how many events there are",
     "losses and durations of training",
 )  # fmt: skip
-"""What no message has a place for."""
+"""What no message has a place for. What is made of it, and sent, is in the parts."""
 
 _SAYS = {
     "popularity": "which items you chose",
@@ -182,7 +182,7 @@ def _lines(said: Preview) -> Iterator[str]:
     yield f"  beside it: {', '.join(said.fields[1:])}"
     yield from (f"Mechanism: {words}" for words in said.mechanism)
     yield from (f"Promised: {promise}" for promise in said.promises)
-    yield f"Never sent: {'; '.join(said.stays)}"
+    yield f"Never sent as such: {'; '.join(said.stays)}"
 
 
 def _named(part: Part) -> str:

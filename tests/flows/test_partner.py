@@ -222,7 +222,7 @@ def test_a_preview_reads_like_a_page(tmp_path, stack):
     _, apps, _ = village(tmp_path, stack, "user-local")
     text = apps[0].ledger.preview().text()
     for words in ("To https://127.0.0.1:9, seat 0", "training, rounds 1 to 2, at most 2 times", "(int32, ",
-                  "standard deviation", "Never sent: what you did, and when"):  # fmt: skip
+                  "standard deviation", "Never sent as such: what you did, and when"):  # fmt: skip
         assert words in text
 
 
