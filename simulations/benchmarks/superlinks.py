@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +34,13 @@ class Site:
     address: str
     authority: bytes
     secret: bytes
+    numbers: dict[ec.EllipticCurvePrivateKey, int] = field(default_factory=dict)  # of those that were enrolled
 
     def enrol(self, count: int) -> list[ec.EllipticCurvePrivateKey]:
         """Devices that may come in."""
         keys = [ec.generate_private_key(ec.SECP384R1()) for _ in range(count)]
         for key in keys:
-            register(self.address, self.authority, key.public_key())
+            self.numbers[key] = register(self.address, self.authority, key.public_key())
         return keys
 
     @contextmanager
@@ -69,8 +70,7 @@ class Site:
 
     def _node(self, key: ec.EllipticCurvePrivateKey, address: str, line: Line | None) -> Node:
         """A device that knows its number: it may have been on duty a moment ago."""
-        number = register(self.address, self.authority, key.public_key())
-        return Node(address, key, self.authority, number=number, line=line)
+        return Node(address, key, self.authority, number=self.numbers[key], line=line)
 
     @contextmanager
     def executing(self, ring: Callable[[], None]) -> Iterator[LinkGrid]:
