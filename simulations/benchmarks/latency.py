@@ -45,6 +45,7 @@ from superlinks import Keys, Site, ask, echo, everybody, running
 from tables import table
 
 from fedrec.exchange.link import LinkGrid
+from fedrec.exchange.superlink import online
 
 STOCK = 3.0  # seconds between two looks, of flwr's SuperNode and of its HttpGrid
 
@@ -76,6 +77,8 @@ def measured_ours(site: Site, keys: Keys, shared: np.ndarray, rounds: int) -> li
 
 def measured_stock(site: Site, keys: Keys, shared: np.ndarray, rounds: int) -> list[float]:
     """Seconds of every round, with stock clients and intervals."""
+    while online(site.address, site.authority):  # ours leave within seconds; two of one key are not let in
+        time.sleep(0.5)
     with stock_fleet(site, keys), site.executing(lambda: None) as grid:
         flower = HttpGrid(site.address, root_certificates=site.authority, token=grid._headers[TASK_TOKEN_HEADER])
         flower.set_run(grid.run)
