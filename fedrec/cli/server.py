@@ -128,8 +128,8 @@ def status(folder: SiteArgument, form: FormatOption = Format.TEXT) -> None:
     from fedrec.deploy.supervisor import last_words, process_of
     from fedrec.deploy.view import SiteView, Standing
 
-    site, spec = _site(folder), _site(folder).spec
-    process = process_of(site)
+    site = _site(folder)
+    spec, process = site.spec, process_of(site)
     stopped = Standing(seats=spec.seats, enrolled=_enrolled(site), online=0)
     look = SiteView(site.path, lambda: standing(site) if process is not None else stopped).look()
     health = judge(look)
@@ -210,7 +210,7 @@ def revoke(
         node = roster.nodes().get(seat)
         roster.revoke(seat)
     if node is not None:
-        unregister(f"127.0.0.1:{site.spec.superlink}", site.ca, node)
+        unregister(site.spec.superlink_at, site.ca, node)
     typer.echo(f"seat {seat} is shut out")
 
 

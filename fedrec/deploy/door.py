@@ -130,7 +130,7 @@ async def superlink(site: Site) -> AsyncIterator[httpx.AsyncClient]:
     spec = site.spec
     limits = httpx.Limits(max_connections=spec.connections, max_keepalive_connections=32, keepalive_expiry=_KEPT)
     async with httpx.AsyncClient(
-        base_url=f"https://127.0.0.1:{spec.superlink}",
+        base_url=f"https://{spec.superlink_at}",
         verify=trusting(site.ca),
         timeout=httpx.Timeout(_ANSWER, connect=10.0),
         limits=limits,

@@ -37,10 +37,9 @@ def keep(site: Site) -> None:
     """Keep its door until SIGTERM."""
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for every request, and nothing in it
     spec, authority = site.spec, site.ca
-    superlink = f"127.0.0.1:{spec.superlink}"
 
     def admit(key: ec.EllipticCurvePublicKey) -> int:
-        return register(superlink, authority, key)
+        return register(spec.superlink_at, authority, key)
 
     hosts = {*LOCAL, spec.operators_at[0]}
     serve(site, operators(SiteView(site.path, lambda: standing(site)), hosts=sorted(hosts)), register=admit)

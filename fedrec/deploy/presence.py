@@ -13,5 +13,5 @@ def standing(site: Site) -> Standing:
     spec = site.spec
     with Roster(site.roster, spec.seats) as roster:
         enrolled = len(roster.nodes())
-    here = online(f"127.0.0.1:{spec.superlink}", site.ca)
+    here = online(spec.superlink_at, site.ca)
     return Standing(seats=spec.seats, enrolled=enrolled, online=here, begin=spec.awaited)

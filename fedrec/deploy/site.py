@@ -88,6 +88,11 @@ class SiteSpec(Section):
         return split_address(self.operators)
 
     @property
+    def superlink_at(self) -> str:
+        """Address and port of the SuperLink, which this machine alone can reach."""
+        return f"127.0.0.1:{self.superlink}"
+
+    @property
     def awaited(self) -> int:
         """How many seats are online before round 1."""
         return math.ceil(self.begin * self.seats)

@@ -142,7 +142,7 @@ def _go_on(  # noqa: PLR0913  (what, where; who takes part, who hears of it)
         task, site.run, roster.nodes, begin=0.0 if begun else spec.begin, witness=Witness(site.roster_key),
         answers=spec.phase_seconds,
     )  # fmt: skip
-    address, secret = f"127.0.0.1:{spec.superlink}", site.executor_secret.read_bytes()
+    address, secret = spec.superlink_at, site.executor_secret.read_bytes()
     with executing(address, site.ca, secret, {"run": "fedrec"}, ring=lambda: bell.ring(site.bell)) as grid:
         _readmit(site, roster, address)
         if begun:

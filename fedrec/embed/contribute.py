@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedrec.embed.consent import Consent, Ticket
-from fedrec.embed.ledger import CARD, LEDGER, exhausted, trained
+from fedrec.embed.ledger import LEDGER, exhausted, trained
+from fedrec.embed.seat import CARD
 from fedrec.embed.stay import ANY_TIME, REASONS, Ending, Occasion, Outcome, Stay
 from fedrec.errors import PrivacyRefusal
 from fedrec.privacy.device_ledger import DeviceLedger

@@ -18,7 +18,7 @@ from fedrec.privacy.terms import Guarantee, Unit
 if TYPE_CHECKING:
     from fedrec.embed.preview import Preview
 
-CARD, LEDGER = "device.json", "ledger.sqlite"
+LEDGER = "ledger.sqlite"
 SENT = "spent.bytes"  # a setting of the store; whatever begins with "spent" outlives forgetting
 
 

@@ -59,11 +59,7 @@ class Models:
     @property
     def mark(self) -> Mark:
         """Another one as soon as this or another process has taken a pack."""
-        try:
-            found = (self.folder / STATE).stat()
-        except OSError:
-            return _NOTHING
-        return found.st_ino, found.st_mtime_ns, found.st_size
+        return mark_of(self.folder / STATE)
 
     def newest(self) -> Model | None:
         """The newest whole pack, None if there is none at all.
@@ -97,6 +93,15 @@ class Models:
 
     def _signer(self, bundled: Path) -> Ed25519PublicKey | None:
         return self.key if (bundled / SIGNATURE).exists() else None
+
+
+def mark_of(path: Path) -> Mark:
+    """Another one as soon as the file is another; the same for all that are not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return _NOTHING
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def public_key(key: Ed25519PublicKey | str | None) -> Ed25519PublicKey | None:

@@ -15,11 +15,11 @@ from fedrec.device.contents import Shown
 from fedrec.embed.consent import Consent
 from fedrec.embed.diary import opened, seconds
 from fedrec.embed.explain import Hook
-from fedrec.embed.models import Mark, Model, Models
+from fedrec.embed.models import Mark, Model, Models, mark_of
 from fedrec.embed.page import Page, Pick, Reason
 from fedrec.embed.preference import Preference
 from fedrec.embed.ranker import Place
-from fedrec.embed.seat import vouching
+from fedrec.embed.seat import CARD, vouching
 from fedrec.embed.session import Session
 from fedrec.embed.stock import stocked
 from fedrec.embed.texts import Texts
@@ -49,6 +49,7 @@ class Person(Closing):
         self._model: Model | None = None
         self._stock = Catalogue((), ())
         self._mark: Mark | None = None
+        self._card: Mark | None = None
         self._texts: Texts | None = None
         self._session: Session | None = None
         self._hook: Hook | None = None
@@ -86,8 +87,10 @@ class Person(Closing):
     @property
     def models(self) -> Models:
         """Where models are: the site where the folder has its seat vouches for them too, once there is one."""
-        if self._models.key is None and (key := vouching(self.folder, self._models.bundled)):
-            self._models, self._mark = replace(self._models, key=key), None
+        if self._models.key is None and (card := mark_of(self.folder / CARD)) != self._card:
+            self._card = card  # lists ask each time: files are read, and a signature checked, when the card is another
+            if key := vouching(self.folder, self._models.bundled):
+                self._models, self._mark = replace(self._models, key=key), None
         return self._models
 
     def model(self) -> Model | None:
