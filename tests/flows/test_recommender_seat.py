@@ -10,6 +10,7 @@ from pocket import catalogue, items, opened
 from shelf import KEY, STRANGER, published
 from sites import make_site, open_door
 
+from fedrec.embed import person
 from fedrec.embed.asynchronous import AsyncRecommender
 from fedrec.embed.recommender import Recommender
 from fedrec.embed.seat import Seat
@@ -104,3 +105,17 @@ def test_a_card_that_cannot_be_read_stops_no_list(tmp_path, card):
             rec.sync()
     with pytest.raises(DataError, match="what enrolment left"):
         Seat.of(tmp_path / "me")
+
+
+def test_lists_do_not_read_the_card_again(tmp_path, monkeypatch):
+    """Where nobody vouches there is nothing to keep, but for what the card looked like."""
+    published(tmp_path / "theirs", [0], key=STRANGER)
+    seated(tmp_path / "me")
+    looks, looked = [], person.vouching
+    monkeypatch.setattr(person, "vouching", lambda *rest: looks.append(rest) or looked(*rest))
+    with closing(opened(tmp_path / "me", pack=tmp_path / "theirs" / "1")) as rec:
+        for _ in range(3):
+            assert rec.recommend(2)
+        assert len(looks) == 1
+        (tmp_path / "me" / "device.json").write_text("torn")
+        assert rec.recommend(2) and len(looks) == 2
