@@ -40,11 +40,12 @@ class Layout:
         return hashlib.sha256(repr(self.shapes).encode()).hexdigest()
 
     def views(self, vector: Tensor) -> dict[str, Tensor]:
-        """Named views into `vector` (size,); gradients flow back into it."""
-        if vector.shape != (self.size,):
+        """Named views (…, *shape) into `vector` (…, size); gradients flow back into it."""
+        if vector.shape[-1:] != (self.size,):
             raise WireError("the vector does not fit the model", expected=self.size, shape=tuple(vector.shape))
-        parts = torch.split(vector, [math.prod(shape) for _, shape in self.shapes])
-        return {name: part.view(shape) for (name, shape), part in zip(self.shapes, parts, strict=True)}
+        parts = torch.split(vector, [math.prod(shape) for _, shape in self.shapes], dim=-1)
+        several = vector.shape[:-1]
+        return {name: part.view(*several, *shape) for (name, shape), part in zip(self.shapes, parts, strict=True)}
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> NDArray[np.float32]:
         """One (size,) float32 vector of the named tensors."""

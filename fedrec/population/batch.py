@@ -177,23 +177,27 @@ def lay(batch: Batch, places: Ints) -> Laid:
 
 
 def recency(laid: Laid, decays: Sequence[float]) -> Tensor:
-    """(n, decay, T, M) what each mention weighs before each cut: its own weight, decayed once for every event since."""
-    age = laid.cuts[:, :, None] - 1 - laid.at[:, None]
+    """(n, M, T, decay) what each mention weighs before each cut: its own weight, decayed once for every event since."""
+    # One more than the age; 0 is still to come, and weighs nothing. Half as many bytes in 32 bits.
+    age = (laid.cuts.int()[:, None] - laid.at.int()[:, :, None]).clamp_(min=0)
     latest = int(laid.cuts.max()) if laid.cuts.numel() else 0
-    age = torch.where(age < 0, latest, age)  # what is still to come weighs nothing
-    weights = laid.weight.new_empty(len(laid), len(decays), *age.shape[1:])
-    ages = torch.arange(latest, device=age.device, dtype=weights.dtype)
-    for place, decay in enumerate(decays):
-        # 0⁰ = 1 in torch, which is what decay 0 needs.
-        powers = functional.pad(ages.new_tensor(decay) ** ages, (0, 1))
-        torch.mul(powers[age], laid.weight[:, None], out=weights[:, place])
-    return weights
+    ages = torch.arange(latest, device=age.device, dtype=laid.weight.dtype)[:, None]
+    # 0⁰ = 1 in torch, which is what decay 0 needs.
+    powers = functional.pad(ages.new_tensor(decays) ** ages, (0, 0, 1, 0))
+    return looked_up(powers, age.flatten(1)).view(*age.shape, len(decays)).mul_(laid.weight[:, :, None, None])
 
 
 def decayed(laid: Laid, vectors: Tensor, decays: Sequence[float]) -> Tensor:
-    """(n, decay, T, dim) decayed sums before each cut of what was mentioned, `vectors` (n, M, dim); not of length 1."""
+    """(n, T, decay, dim) decayed sums before each cut of what was mentioned, `vectors` (n, M, dim); not of length 1."""
     weights = recency(laid, decays)
-    return (weights.flatten(1, 2) @ vectors).view(*weights.shape[:3], vectors.shape[2])
+    sums = weights.flatten(2).transpose(1, 2) @ vectors
+    return sums.view(len(laid), *weights.shape[2:], vectors.shape[2])
+
+
+def looked_up(table: Tensor, entry: Tensor) -> Tensor:
+    """(n, M, …) the rows of `table` at `entry` (n, M)."""
+    # Whole rows by one list of numbers: faster than indexing by a matrix of them.
+    return table.index_select(0, entry.flatten()).view(*entry.shape, table.shape[1])
 
 
 def chunked(batch: Batch, examples: Ints, budget: Budget, limit: int) -> Iterator[Ints]:

@@ -6,8 +6,9 @@ client's gradient is needed by itself: autograd adds up over the clients of a ch
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -16,9 +17,9 @@ from torch.nn import functional
 
 from fedrec.device.weights import FAINTEST
 from fedrec.model.ranking import Model
-from fedrec.population.batch import Laid, recency
-from fedrec.population.rivals import NEVER, Drawn, barred, barred_among
-from fedrec.population.tower import Gradients, Tower, looked_up
+from fedrec.population.batch import Laid, looked_up, recency
+from fedrec.population.rivals import NEVER, Drawn, barred_among, mute
+from fedrec.population.tower import NOWHERE, Gradients, Tower
 
 _DEEP = 2 << 30  # bytes of a chunk over a large catalogue under LoRA
 
@@ -40,15 +41,24 @@ class Slope:
 
     def scaled(self, factors: Tensor) -> Slope:
         """Each client's gradients times its factor (n,). A client whose factor is 0 leaves nothing, not even NaN."""
-        table, gone = self.table, factors == 0
+        gone = factors == 0
 
         def times(part: Tensor) -> Tensor:
             shape = (-1, *[1] * (part.dim() - 1))
             return (part * factors.view(shape)).masked_fill(gone.view(shape), 0.0)
 
-        softmax = table.softmax
+        softmax = self.table.softmax
         if softmax is not None and gone.any():
             softmax = softmax.masked_fill(gone[:, None, None], 0.0)
+        return self._mapped(times, softmax)
+
+    def times(self, factor: float) -> Slope:
+        """Everybody's gradients times one factor."""
+        return self._mapped(lambda part: part * factor, self.table.softmax)
+
+    def _mapped(self, times: Callable[[Tensor], Tensor], softmax: Tensor | None) -> Slope:
+        """Every part on which gradients depend linearly is scaled; the softmax is multiplied with such a part."""
+        table = self.table
         kept = Gradients(softmax, times(table.queries), table.entry, times(table.rows), table.listed)
         return Slope(kept, times(self.maps), times(self.prior), self.embedding)
 
@@ -57,6 +67,7 @@ class _Scored(NamedTuple):
     """Gradients on scores, spread to where they came from."""
 
     queries: Tensor  # (n, T, dim) what flows back into the queries
+    asked: Tensor  # (n, T, dim) what `softmax` is to be multiplied with
     prior: Tensor  # (n, item)
     softmax: Tensor | None
     entry: Tensor  # (n, *) sparse rows beside the history's
@@ -77,25 +88,33 @@ class Heads:
 
     def slope(self, laid: Laid, embeddings: Tensor, drawn: Drawn | None) -> Slope:
         """The gradient of each client's mean loss over its examples; `drawn` is None for the whole catalogue."""
-        clients, maps = len(laid), self.tower.parameters["maps"]
-        weights = recency(laid, self.model.spec.decays)
-        sums = weights.flatten(1, 2) @ looked_up(self.tower.table, laid.entry)
+        maps, weights = self.tower.parameters["maps"], recency(laid, self.model.spec.decays)
+        spread = weights.flatten(2)  # (n, M, T · decay)
+        sums = torch.bmm(spread.transpose(1, 2), looked_up(self.tower.table, laid.entry))
         length = torch.linalg.vector_norm(sums, dim=2, keepdim=True)
-        past = (sums / length.clamp(min=FAINTEST)).view(*weights.shape[:3], sums.shape[2])
-        asked = self.model.queries(self.tower.parameters, past.transpose(0, 1).flatten(1, 2))
-        queries = asked.view(clients, -1, asked.shape[1]) + embeddings[:, None]
+        past = sums.div_(length.clamp(min=FAINTEST)).view(len(laid), *weights.shape[2:], sums.shape[2])
+        queries = self._asked(past, maps) + embeddings[:, None]
         scored = self._whole(laid, queries) if drawn is None else self._among(laid, queries, drawn)
         wanted = scored.queries
         if self.model.spec.maps == "diagonal":
-            to_maps = (past * wanted[:, None]).sum(2)
-            to_past = wanted[:, None] * maps[None, :, None]
+            to_maps = (past * wanted[:, :, None]).sum(1)
+            to_past = wanted[:, :, None] * maps
         else:
-            to_maps = past.transpose(2, 3) @ wanted[:, None]
-            to_past = wanted[:, None] @ maps.transpose(1, 2)
-        rows = weights.flatten(1, 2).transpose(1, 2) @ _unstretched(to_past.flatten(1, 2), past.flatten(1, 2), length)
-        entry, rows = torch.cat([laid.entry, scored.entry], 1), torch.cat([rows, scored.rows], 1)
-        table = Gradients(scored.softmax, queries, entry, rows, laid.listed if drawn is None else 0)
+            to_maps = torch.bmm(past.flatten(2).transpose(1, 2), wanted).view(len(laid), *maps.shape)
+            to_past = (wanted @ maps.flatten(0, 1).T).view_as(past)
+        rows = torch.bmm(spread, _unstretched(to_past, past, length.view(*past.shape[:3], 1)).flatten(1, 2))
+        if scored.entry.shape[1]:
+            entry, rows = torch.cat([laid.entry, scored.entry], 1), torch.cat([rows, scored.rows], 1)
+        else:
+            entry = laid.entry
+        table = Gradients(scored.softmax, scored.asked, entry, rows, laid.listed if drawn is None else 0)
         return Slope(table, to_maps, scored.prior, wanted.sum(1))
+
+    def _asked(self, past: Tensor, maps: Tensor) -> Tensor:
+        """(n, T, dim) what the views (n, T, decay, dim) of a history ask for: one product for all decays."""
+        if self.model.spec.maps == "diagonal":
+            return (past * maps).sum(2)
+        return past.flatten(2) @ maps.flatten(0, 1)
 
     def bytes(self, examples: int, mentions: int, rivals: int) -> int:
         """What one client of a chunk takes, with so many examples and mentions."""
@@ -117,18 +136,19 @@ class Heads:
         """Whether the way back goes through blocks of a transformer."""
         return self.model.adapter.blocks > 0
 
-    def parts(self, slope: Slope) -> Iterator[tuple[str, Tensor]]:
-        """Each client's gradient (n, …) on every shared parameter, by its name."""
+    def parts(self, slope: Slope, into: Mapping[str, Tensor] = NOWHERE) -> Iterator[tuple[str, Tensor]]:
+        """Each client's gradient (n, …) on every shared parameter, by its name; large ones lie in `into`, if given."""
         yield "maps", slope.maps
         if self.model.spec.popularity:
             yield "popularity", slope.prior
-        yield from self.tower.parts(slope.table)
+        yield from self.tower.parts(slope.table, into)
 
     def write(self, slope: Slope, out: Tensor) -> None:
         """Each client's gradient on the shared vector as a row of `out` (n, size)."""
-        at = self.model.layout.slices
-        for name, part in self.parts(slope):
-            out[:, at[name]] = part.flatten(1)
+        into = self.model.layout.views(out)
+        for name, part in self.parts(slope, into):
+            if part is not into[name]:
+                into[name].copy_(part)
 
     def part(self, slope: Slope) -> Part:
         """The sum over clients, as far as it is not common to all chunks."""
@@ -143,12 +163,13 @@ class Heads:
     def _whole(self, laid: Laid, queries: Tensor) -> _Scored:
         """Every item that is open and not yet seen is a rival."""
         table, prior = self.tower.table[: self.tower.items], self.model.prior(self.tower.parameters)
-        scores = (queries @ table.T).add_(prior).masked_fill_(self.barred(laid), NEVER)
-        spread = functional.softmax(scores, dim=2)
+        scores = torch.addmm(prior, queries.flatten(0, 1), table.T).view(*laid.targets.shape, len(table))
+        spread = functional.softmax(self.mute(scores, laid), dim=2)
         spread.scatter_add_(2, laid.targets[:, :, None], -torch.ones_like(queries[:, :, :1]))
-        spread *= _shares(laid)[:, :, None]
-        nothing = laid.entry[:, :0]
-        return _Scored(spread @ table, spread.sum(1), spread, nothing, queries[:, :0])
+        # What an example weighs goes to the narrower factor.
+        shares, nothing = _shares(laid)[:, :, None], laid.entry[:, :0]
+        to_prior = torch.bmm(shares.transpose(1, 2), spread)[:, 0]
+        return _Scored(spread @ table * shares, queries * shares, to_prior, spread, nothing, queries[:, :0])
 
     def _among(self, laid: Laid, queries: Tensor, drawn: Drawn) -> _Scored:
         """The rivals are those that were drawn, but for the target and what was seen."""
@@ -165,11 +186,15 @@ class Heads:
         to_prior = queries.new_zeros(len(laid), self.tower.items)
         to_prior.scatter_add_(1, entry, torch.cat([mine[:, :, 0], others.sum(1)], 1))
         rows = torch.cat([mine * queries, others.transpose(1, 2) @ queries], 1)
-        return _Scored(mine * own + others @ theirs, to_prior, None, entry, rows)
+        return _Scored(mine * own + others @ theirs, queries, to_prior, None, entry, rows)
 
-    def barred(self, laid: Laid) -> Tensor:
-        """(n, T, item) True where an item is no rival of the target."""
-        return barred(laid, self.shut, hide_seen=self.hide_seen)
+    def mute(self, scores: Tensor, laid: Laid) -> Tensor:
+        """`scores` (n, T, item), in place without those of items that are no rivals of the target."""
+        return mute(scores, laid, self._shut, hide_seen=self.hide_seen)
+
+    @cached_property
+    def _shut(self) -> Tensor | None:
+        return self.shut if self.shut.any() else None
 
 
 class Part(NamedTuple):
@@ -215,6 +240,6 @@ def _shares(laid: Laid) -> Tensor:
 
 
 def _unstretched(slope: Tensor, along: Tensor, length: Tensor) -> Tensor:
-    """The way back of `slope` (n, k, dim) through division by length (n, k, 1), `along` being the result."""
-    turned = slope - along * (along * slope).sum(2, keepdim=True)
-    return torch.where(length >= FAINTEST, turned, slope) / length.clamp(min=FAINTEST)
+    """The way back of `slope` (…, dim), in place, through division by length (…, 1), `along` being the result."""
+    turned = (along * slope).sum(-1, keepdim=True) * (length >= FAINTEST)
+    return slope.addcmul_(along, turned, value=-1).div_(length.clamp(min=FAINTEST))

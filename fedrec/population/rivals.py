@@ -53,13 +53,19 @@ def draw(training: LocalTraining, batch: Batch, coins: Callable[[int], Generator
     return laid, Drawn.of(rivals) if training.spec.negatives else None
 
 
-def barred(laid: Laid, shut: Tensor, *, hide_seen: bool) -> Tensor:
-    """(n, T, item) True where an item is no rival of the target: it is `shut` (item,), or was chosen before."""
-    mask = shut.repeat(*laid.targets.shape, 1)
+def mute(scores: Tensor, laid: Laid, shut: Tensor | None, *, hide_seen: bool) -> Tensor:
+    """`scores` (n, T, item), in place `NEVER` where an item is no rival: it is `shut` (item,), or was chosen before.
+
+    The target keeps its own.
+    """
+    targets = laid.targets[:, :, None]
+    if shut is not None:
+        closed = shut.repeat(*laid.targets.shape, 1).scatter_(2, targets, False)  # noqa: FBT003
+        scores = scores.masked_fill_(closed, NEVER)
     if hide_seen:
-        client, example, choice = _seen(laid).nonzero(as_tuple=True)
-        mask[client, example, laid.chosen[client, choice]] = True
-    return mask.scatter_(2, laid.targets[:, :, None], False)  # noqa: FBT003
+        client, example, choice = (_seen(laid) & (laid.chosen[:, None] != targets)).nonzero(as_tuple=True)
+        scores[client, example, laid.chosen[client, choice]] = NEVER
+    return scores
 
 
 def barred_among(laid: Laid, drawn: Drawn, *, hide_seen: bool) -> Tensor:

@@ -6,7 +6,6 @@ shared vector and is that of `heads`; from the second step on, clients have towe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,7 +109,7 @@ class _Steps:
         return to_mine, to_own
 
     def _losses(self, mine: Tensor, own: Tensor, laid: Laid, drawn: Drawn | None) -> Tensor:
-        parameters = self._views(mine)
+        parameters = self.heads.model.layout.views(mine)
         if drawn is None:
             scores, targets = self._whole(parameters, own, laid), laid.targets
         else:
@@ -125,7 +124,7 @@ class _Steps:
         scores = queries @ table.transpose(1, 2)
         if self.heads.model.spec.popularity:
             scores = scores + parameters["popularity"][:, None]
-        return scores.masked_fill(self.heads.barred(laid), NEVER)
+        return self.heads.mute(scores, laid)
 
     def _mentioned(self, parameters: Parameters, laid: Laid, table: Tensor) -> Tensor:
         """(n, M, dim) vectors of what histories mention, given those of the catalogue."""
@@ -148,10 +147,4 @@ class _Steps:
     def _queries(self, parameters: Parameters, laid: Laid, mentioned: Tensor) -> Tensor:
         """(n, T, dim) what each looks for, without its embedding, given the vectors (n, M, dim) of its mentions."""
         past = functional.normalize(decayed(laid, mentioned, self.heads.model.spec.decays), dim=-1, eps=FAINTEST)
-        return vmap(self.heads.model.queries)(parameters, past)
-
-    def _views(self, mine: Tensor) -> dict[str, Tensor]:
-        """Named views (n, …) into `mine` (n, size)."""
-        shapes = self.heads.model.layout.shapes
-        parts = torch.split(mine, [math.prod(shape) for _, shape in shapes], dim=1)
-        return {name: part.view(-1, *shape) for (name, shape), part in zip(shapes, parts, strict=True)}
+        return vmap(self.heads.model.queries)(parameters, past.transpose(1, 2))

@@ -91,7 +91,7 @@ class StackedStatistics:
     def _look(self, laid: Laid, blocks: dict[str, Rows]) -> None:
         """Write what follows from decayed views."""
         sums = decayed(laid, self.table[laid.entry], self.warm.model.spec.decays)
-        views = functional.normalize(sums, dim=-1, eps=FAINTEST)
+        views = functional.normalize(sums, dim=-1, eps=FAINTEST).transpose(1, 2)
         counts = laid.real.sum(1).clamp(min=1)[:, None]
         parts = self._summary(views, laid, counts)
         if "classes" in blocks:

@@ -8,9 +8,10 @@ factors (projection, bottleneck) or one Jacobian (LoRA) serves them all.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -19,8 +20,10 @@ from torch.nn import functional
 
 from fedrec.model.adapter import Bottleneck, Frozen, TowerInputs
 from fedrec.model.ranking import ADAPTER, SHORTEST, Model
+from fedrec.population.batch import looked_up
 from fedrec.population.jacobian import TowerJacobian
 
+NOWHERE: Mapping[str, Tensor] = MappingProxyType({})
 _UP, _DOWN = "adapter.body.up", "adapter.body.down"
 
 
@@ -38,18 +41,31 @@ class Gradients:
     rows: Tensor
     listed: int
 
-    def of(self, entries: int) -> Tensor:
+    def of(self, entries: int, out: Tensor | None = None) -> Tensor:
         """(n, entry, dim) each client's whole gradient on the first `entries`; what lies beyond is left out."""
         clients, _, dim = self.rows.shape
-        if self.softmax is None:
-            whole = self.rows.new_zeros(clients, entries, dim)
-        else:
-            whole = torch.bmm(self.softmax.transpose(1, 2), self.queries)
-            beyond = whole.new_zeros(clients, entries - whole.shape[1], dim)
-            whole = torch.cat([whole, beyond], dim=1) if beyond.shape[1] else whole
+        whole = self.rows.new_empty(clients, entries, dim) if out is None else out
+        dense = 0 if self.softmax is None else self.softmax.shape[2]
+        if self.softmax is not None:
+            torch.bmm(self.softmax.transpose(1, 2), self.queries, out=whole[:, :dense])
+        whole[:, dense:].zero_()
+        return self._spread(whole, self.rows, entries)
+
+    def behind(self, factor: Tensor, entries: int) -> Tensor:
+        """(n, k, entry) the same behind a factor (dim, k) of few columns, which costs less than applying it to that.
+
+        Only where there is a dense part, of that many `entries`.
+        """
+        assert self.softmax is not None
+        narrow = torch.bmm((self.queries @ factor).transpose(1, 2), self.softmax)
+        self._spread(narrow.transpose(1, 2), self.rows @ factor, entries)
+        return narrow
+
+    def _spread(self, whole: Tensor, rows: Tensor, entries: int) -> Tensor:
+        """`whole` (n, entry, …) with `rows` (n, M, …) added at their entries, if they are among the first."""
         within = self.entry < entries
-        at = torch.where(within, self.entry, 0)[:, :, None].expand_as(self.rows)
-        return whole.scatter_add_(1, at, self.rows * within[:, :, None])
+        at = torch.where(within, self.entry, 0)[:, :, None].expand_as(rows)
+        return whole.scatter_add_(1, at, rows * within[:, :, None])
 
     def total(self, entries: int) -> Tensor:
         """(entry, dim) the sum over clients."""
@@ -111,14 +127,17 @@ class Tower:
             gradient[self.model.layout.slices["residuals"]] += total[: self.items].flatten()
         return gradient
 
-    def parts(self, gradients: Gradients) -> Iterator[tuple[str, Tensor]]:
-        """Each client's gradient (n, …) on projection, residuals and adapter, by the parameter's name."""
+    def parts(self, gradients: Gradients, into: Mapping[str, Tensor] = NOWHERE) -> Iterator[tuple[str, Tensor]]:
+        """Each client's gradient (n, …) on projection, residuals and adapter, by the parameter's name.
+
+        Some are made in place where `into` has room for them: what is yielded is then that room itself.
+        """
         spec, body = self.model.spec, self.model.adapter.body
         if isinstance(body, Bottleneck):
-            yield from self._through_bottleneck(gradients)
+            yield from self._through_bottleneck(gradients, into)
             return
         if spec.residuals:
-            yield "residuals", gradients.of(self.items)
+            yield "residuals", gradients.of(self.items, into.get("residuals"))
         if spec.projection:
             found = torch.bmm(self._directions[gradients.entry].transpose(1, 2), gradients.rows)
             if gradients.softmax is not None:
@@ -135,9 +154,11 @@ class Tower:
 
     def _to_adapter(self, gradients: Gradients) -> Iterator[tuple[str, Tensor]]:
         """Any adapter, through its Jacobian."""
-        sizes = {name: math.prod(shape) for name, shape in self.model.layout.shapes if name.startswith(ADAPTER)}
+        shapes = {name: shape for name, shape in self.model.layout.shapes if name.startswith(ADAPTER)}
         found = self.jacobian.pull(gradients.of(len(self)))
-        yield from zip(sizes, torch.split(found, list(sizes.values()), dim=1), strict=True)
+        parts = torch.split(found, [math.prod(shape) for shape in shapes.values()], dim=1)
+        for (name, shape), part in zip(shapes.items(), parts, strict=True):
+            yield name, part.view(len(part), *shape)
 
     @cached_property
     def jacobian(self) -> TowerJacobian:
@@ -171,7 +192,7 @@ class Tower:
         """(width, dim) the projection of text, without that of features."""
         return self.parameters.get("projection", self.model.axes)[: self._away.shape[1]]
 
-    def _through_bottleneck(self, gradients: Gradients) -> Iterator[tuple[str, Tensor]]:
+    def _through_bottleneck(self, gradients: Gradients, into: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """With dz = (P g)/length − (text·g) away/length² for each entry, U gets Σ dz ⊗ φ and D gets Σ (Uᵀdz ∘ φ') ⊗ x.
 
         Neither sum forms dz: the first term goes through P after it was summed, the second has one number an entry.
@@ -179,20 +200,22 @@ class Tower:
         join it.
         """
         spec, listed, width = self.model.spec, gradients.listed, self._directions.shape[1]
-        whole = gradients.of(self.items) if spec.residuals or gradients.softmax is not None else None
         ahead = looked_up(self._ahead, gradients.entry)
         joint = torch.bmm(ahead.transpose(1, 2), gradients.rows)
         up, down = self._sparse_back(gradients.entry[:, listed:], gradients.rows[:, listed:], ahead[:, listed:])
-        if gradients.softmax is not None and whole is not None:
+        if gradients.softmax is not None:
             mixed = gradients.softmax @ self._ahead[: self.items]  # T mixed directions, not one for each item
             joint.baddbmm_(mixed.transpose(1, 2), gradients.queries)
-            dense = self._dense_back(whole)
-            up, down = up + dense[0], down + dense[1]
-        if spec.residuals and whole is not None:
-            yield "residuals", whole
         if spec.projection:
             yield "projection", joint[:, :width]
         inner = joint[:, width:].permute(2, 0, 1).flatten(1)  # (dim, n · rank)
+        if spec.residuals or gradients.softmax is not None:
+            whole = gradients.of(self.items, into.get("residuals"))
+            if gradients.softmax is not None:
+                dense = self._dense_back(gradients, whole)
+                up, down = up.add_(dense[0]), down.add_(dense[1])
+            if spec.residuals:
+                yield "residuals", whole
         yield _UP, (self._projection @ inner).view(len(self._projection), len(up), -1).transpose(0, 1) - up
         yield _DOWN, down
 
@@ -208,18 +231,18 @@ class Tower:
         down = down.transpose(1, 2) + slid.sum(1)[:, :, None] * self.model.centre
         return up, down - torch.bmm(slid.transpose(1, 2), at.bent) @ self.parameters[_UP].T
 
-    def _dense_back(self, whole: Tensor) -> tuple[Tensor, Tensor]:
-        """The same of gradients on all items (n, item, dim)."""
-        items, width = self.items, self._away.shape[1]
-        at = self._factors.first(items)
-        along = (whole * at.moved).sum(2)[:, None]  # (n, 1, item) text · g
-        up = (along * (at.follows * at.bent).T).flatten(0, 1) @ self._directions[:items, :width]
-        slid = ((whole @ self._through) * at.inverse).transpose(1, 2) - along * at.along.T
-        down = (slid * at.slope.T).flatten(0, 1) @ self.inputs.values[:items]
+    def _dense_back(self, gradients: Gradients, whole: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of gradients on all items, of which `whole` (n, item, dim) is the sum."""
+        width, (turned, kept, slid) = self._away.shape[1], self._back
+        along = (whole * self._factors.moved[: self.items]).sum(2)[:, None]  # (n, 1, item) text · g
+        up = (along * turned).flatten(0, 1) @ self._directions[: self.items, :width]
+        bent = gradients.behind(self._through, self.items).mul_(kept).addcmul_(along, slid, value=-1)
+        down = bent.flatten(0, 1) @ self.inputs.values[: self.items]
         return up.view(len(whole), -1, width).transpose(1, 2), down.view(len(whole), -1, down.shape[1])
 
-
-def looked_up(table: Tensor, entry: Tensor) -> Tensor:
-    """(n, M, …) the rows of `table` at `entry` (n, M)."""
-    # Whole rows by one list of numbers: faster than indexing by a matrix of them.
-    return table.index_select(0, entry.flatten()).view(*entry.shape, table.shape[1])
+    @cached_property
+    def _back(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(rank, item) three times, what `_dense_back` multiplies with: of U, and of D before and along the text."""
+        at = self._factors.first(self.items)
+        parts = at.follows * at.bent, at.inverse * at.slope, at.along * at.slope
+        return parts[0].T.contiguous(), parts[1].T.contiguous(), parts[2].T.contiguous()

@@ -168,9 +168,9 @@ class Updates:
 
         def rows(places: Ints) -> Rows:
             slope = self._slope(heads, cohort, batch, places)
-            gradients = torch.empty(len(places), len(shared), device=self._device)
-            heads.write(slope, gradients)
-            return gradients.mul_(-self.rate).cpu().numpy()
+            steps = torch.empty(len(places), len(shared), device=self._device)
+            heads.write(slope.times(-self.rate), steps)
+            return steps.cpu().numpy()
 
         return _Work(self._even(heads, batch), rows, self._beside(heads))
 

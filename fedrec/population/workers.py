@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, lru_cache
 from typing import TypeVar
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 _T = TypeVar("_T")
 
@@ -31,13 +32,28 @@ def results(jobs: Iterable[Job[_T]], workers: int) -> Iterator[_T]:
         yield from (job() for job in jobs)
         return
     waiting: deque[Future[_T]] = deque()
-    with one_thread(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with one_thread(), _lively(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for job in jobs:
             waiting.append(pool.submit(job))
             if len(waiting) > workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+@contextmanager
+def _lively() -> Iterator[None]:
+    """Threads take the interpreter from one another after 0.1 ms.
+
+    A thread that comes back from a product of matrices finds it taken, by one that gives it up for a few microseconds
+    at a time: too short to wake up in. By default it waits 5 ms before it insists, in all a tenth of a round.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, 1e-4))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 @cache
@@ -60,13 +76,19 @@ def give_back_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+@lru_cache(maxsize=1)
+def _pools(modules: int) -> ThreadpoolController:
+    """The thread pools of the libraries that came with so many modules: to look for them takes longer than the rest."""
+    return ThreadpoolController()
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Torch and BLAS on one thread, which always adds in the same order."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with threadpool_limits(1):
+        with _pools(len(sys.modules)).limit(limits=1):
             yield
     finally:
         torch.set_num_threads(before)

@@ -89,11 +89,11 @@ def clip_each(updates: NDArray[np.float32], clip: float, grid: int) -> Iterator[
             continue
         if not math.isfinite(norm):
             wide[:] = 0
-        elif not _fits(norm, wide.size, bound, grid) or not _inside(wide, bound, grid):
+        elif not _fits(norm, wide.size, bound, grid):
+            _onto_sphere(wide, norm, bound)
+        elif not _inside(wide, bound, grid):
             wide[:] = update
-            _stretch(wide, norm, bound)
-            while np.dot(wide, wide) > bound**2:
-                wide -= np.sign(wide)
+            _onto_sphere(wide, norm, bound)
         yield Row(wide, norm)
 
 
@@ -142,6 +142,13 @@ def _inside(wide: NDArray[np.float64], bound: int, grid: int) -> bool:
     """Put `wide` on the grid as it is, and tell whether it is inside the ball there."""
     np.trunc(np.multiply(wide, grid, out=wide), out=wide)
     return bool(np.dot(wide, wide) <= bound**2)
+
+
+def _onto_sphere(wide: NDArray[np.float64], norm: float, bound: int) -> None:
+    """Scale `wide`, of this norm, to whole numbers of length `bound` at most."""
+    _stretch(wide, norm, bound)
+    while np.dot(wide, wide) > bound**2:  # the float norm can be short by an ulp
+        wide -= np.sign(wide)
 
 
 def _stretch(wide: NDArray[np.float64], norm: float, bound: int) -> None:

@@ -187,21 +187,22 @@ def test_decayed_sums_are_the_views_of_each_client():
     table = torch.from_numpy(stream(0, "table").normal(size=(64 + len(words), 5)).astype(np.float32))
     laid = lay(batch, batch.all_usable).to("cpu")
     sums = decayed(laid, table[laid.entry], DECAYS)
-    assert sums.shape == (40, 4, laid.cuts.shape[1], 5)
+    assert sums.shape == (40, laid.cuts.shape[1], 4, 5)
     for client in range(40):
         events = Events.of(people[client], SPEC, tower(words))
         vectors = events.vectors(table[events.rows], table[64:][events.texts.values[:, 0].long()])
         own = laid.real[client]
         views = contexts(vectors, laid.cuts[client][own], DECAYS)
-        assert torch.nn.functional.normalize(sums[client][:, own], dim=-1).allclose(views, atol=1e-6)
-        assert not sums[client][:, ~own].any()
+        mine = sums[client].transpose(0, 1)
+        assert torch.nn.functional.normalize(mine[:, own], dim=-1).allclose(views, atol=1e-6)
+        assert not mine[:, ~own].any()
 
 
 def test_an_empty_chunk():
     batch = batch_of(Population.of([[], [Event(kind=Kind.CLICK, item=4)]]))
     laid = lay(batch, batch.all_usable)
     assert laid.cuts.shape == (2, 0) and laid.entry.tolist() == [[0], [4]]
-    assert decayed(laid, torch.zeros(2, 1, 3), DECAYS).shape == (2, 4, 0, 3)
+    assert decayed(laid, torch.zeros(2, 1, 3), DECAYS).shape == (2, 0, 4, 3)
     nobody = batch.pick(np.zeros(0, np.int64))
     assert lay(nobody, nobody.all_usable).entry.shape == (0, 0) and len(nobody) == 0
     assert list(chunked(nobody, nobody.usable_counts, budget=lambda n, t, e: n, limit=1)) == []

@@ -178,11 +178,13 @@ def test_planted_faults_are_told_apart(adapter, negatives, monkeypatch):
             patch.setattr(where, name, replacement)
             return at_once(model, spec, HIDDEN)
 
-    queries, entries, views = several._Steps._queries, several.Towers.entries, several._Steps._views
+    queries, entries, losses = several._Steps._queries, several.Towers.entries, several._Steps._losses
     seen = rivals._seen
     faults = {
         "an unmoved tower": fault("_slope", several._Steps._first_slope),
-        "one tower for all": fault("_views", lambda steps, mine: views(steps, mine.mean(0).expand_as(mine))),
+        "one tower for all": fault(
+            "_losses", lambda steps, mine, *rest: losses(steps, mine.mean(0).expand_as(mine), *rest)
+        ),
         "texts unread": fault("entries", lambda *of: 0 * entries(*of), several.Towers),
         "weights left out": fault(
             "_queries",

@@ -77,7 +77,7 @@ def test_sums_and_norms_on_a_device_are_those_of_the_cpu(work):
     assert np.allclose(there, total, atol=1e-5 * np.abs(total).max())
 
 
-@pytest.mark.parametrize("fleet", [{}], indirect=True, ids=["bottleneck"])
+@pytest.mark.parametrize("fleet", [{"split": {"kind": "cold-items", "hidden": 0.2}}], indirect=True, ids=["hidden"])
 def test_a_tensor_left_on_the_cpu_is_found(work, monkeypatch):
     made = Heads.__init__
     monkeypatch.setattr(Heads, "__init__", lambda self, m, tower, shut, seen: made(self, m, tower, shut.cpu(), seen))
