@@ -45,7 +45,7 @@ class Layout:
             raise WireError("the vector does not fit the model", expected=self.size, shape=tuple(vector.shape))
         parts = torch.split(vector, [math.prod(shape) for _, shape in self.shapes], dim=-1)
         several = vector.shape[:-1]
-        return {name: part.view(*several, *shape) for (name, shape), part in zip(self.shapes, parts, strict=True)}
+        return {name: part.view((*several, *shape)) for (name, shape), part in zip(self.shapes, parts, strict=True)}
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> NDArray[np.float32]:
         """One (size,) float32 vector of the named tensors."""

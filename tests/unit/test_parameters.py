@@ -74,3 +74,12 @@ def test_the_hash_tells_names_shapes_and_order():
     ]
     assert len({LAYOUT.hash, *(Layout(changed).hash for changed in other)}) == 4
     assert Layout(LAYOUT.shapes).hash == LAYOUT.hash
+
+
+def test_many_vectors_have_the_views_of_each():
+    vectors = torch.arange(3.0 * LAYOUT.size).view(3, LAYOUT.size)
+    for place, vector in enumerate(vectors):
+        for name, view in LAYOUT.views(vector).items():
+            assert torch.equal(LAYOUT.views(vectors)[name][place], view)
+    LAYOUT.views(vectors)["scalar"].zero_()
+    assert not vectors[:, LAYOUT.slices["scalar"]].any()  # a place to write to, not a copy
