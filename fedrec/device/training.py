@@ -106,7 +106,7 @@ class LocalTraining:
         """The examples of a step, some of the `usable` choices, and public rivals; None for the whole catalogue."""
         if not self.chooses(len(usable)):
             return usable, None
-        picked = np.sort(rng.choice(usable, min(self.spec.examples, len(usable)), replace=False))
+        picked = usable[np.sort(rng.choice(len(usable), min(self.spec.examples, len(usable)), replace=False))]
         if not self.spec.negatives:
             return picked, None
         # From the whole catalogue, whatever this person chose: held-out items are drawn like any other.

@@ -41,16 +41,11 @@ class Slope:
 
     def scaled(self, factors: Tensor) -> Slope:
         """Each client's gradients times its factor (n,). A client whose factor is 0 leaves nothing, not even NaN."""
-        gone = factors == 0
-
-        def times(part: Tensor) -> Tensor:
-            shape = (-1, *[1] * (part.dim() - 1))
-            return (part * factors.view(shape)).masked_fill(gone.view(shape), 0.0)
-
-        softmax = self.table.softmax
-        if softmax is not None and gone.any():
-            softmax = softmax.masked_fill(gone[:, None, None], 0.0)
-        return self._mapped(times, softmax)
+        softmax, gone = self.table.softmax, factors == 0
+        if not gone.any():
+            return self._mapped(lambda part: part * _beside(factors, part), softmax)
+        kept = None if softmax is None else softmax.masked_fill(_beside(gone, softmax), 0.0)
+        return self._mapped(lambda part: (part * _beside(factors, part)).masked_fill_(_beside(gone, part), 0.0), kept)
 
     def times(self, factor: float) -> Slope:
         """Everybody's gradients times one factor."""
@@ -237,6 +232,11 @@ class Whole:
 def _shares(laid: Laid) -> Tensor:
     """(n, T) what an example weighs in its client's mean."""
     return laid.real / laid.real.sum(1, keepdim=True).clamp(min=1)
+
+
+def _beside(each: Tensor, part: Tensor) -> Tensor:
+    """One number for each client (n,) in as many dimensions as its part (n, …) has."""
+    return each.view(-1, *[1] * (part.dim() - 1))
 
 
 def _unstretched(slope: Tensor, along: Tensor, length: Tensor) -> Tensor:
