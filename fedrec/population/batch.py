@@ -30,7 +30,7 @@ _T = TypeVar("_T", bound=np.generic)
 
 _CHOOSES = np.array([kind.chooses for kind in Kind])
 _WASTE = 1.25  # padded cells of a chunk over those that are filled
-_FEW = 8  # clients that a chunk may pad as it likes: below it, a chunk's own cost is more than its padding's
+_CHEAP = 600  # cells that a chunk may always pad: another chunk would take longer
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,14 +204,15 @@ def chunked(batch: Batch, examples: Ints, budget: Budget, limit: int) -> Iterato
     """Chunks of clients of like size, each client in one: the largest first, for the others then keep all workers busy.
 
     `examples[j]` is how many examples client j brings, `budget(n, T, M)` the bytes of n clients padded to T examples
-    and M mentions. A chunk of more than one client stays within `limit` bytes. One of more than eight has at most a
-    quarter more cells (examples and mentions) than are filled.
+    and M mentions. A chunk of more than one client stays within `limit` bytes. It has at most a quarter more cells
+    (examples and mentions) than are filled, or 600 more.
     """
     order = np.lexsort((batch.mentions, examples))[::-1]
     start, filled, most, longest = 0, 0, 0, 0
     for end, (own, mentions) in enumerate(zip(examples[order].tolist(), batch.mentions[order].tolist(), strict=True)):
         n, wider, deeper = end - start + 1, max(most, own), max(longest, mentions)
-        wasteful = n > _FEW and n * (wider + deeper) > _WASTE * (filled + own + mentions)
+        needed = filled + own + mentions
+        wasteful = n * (wider + deeper) > max(_WASTE * needed, needed + _CHEAP)
         if n > 1 and (wasteful or budget(n, wider, deeper) > limit):
             yield order[start:end]
             start, filled, wider, deeper = end, 0, own, mentions
