@@ -49,21 +49,21 @@ class Gradients:
         if self.softmax is not None:
             torch.bmm(self.softmax.transpose(1, 2), self.queries, out=whole[:, :dense])
         whole[:, dense:].zero_()
-        return self._spread(whole, self.rows, entries)
+        return self._spread(whole, self.rows)
 
-    def behind(self, factor: Tensor, entries: int) -> Tensor:
-        """(n, k, entry) the same behind a factor (dim, k) of few columns, which costs less than applying it to that.
+    def behind(self, factor: Tensor) -> Tensor:
+        """(n, k, item) the same of all items behind a factor (dim, k) of few columns, in less time than applying it.
 
-        Only where there is a dense part, of that many `entries`.
+        Only where there is a dense part.
         """
         assert self.softmax is not None
         narrow = torch.bmm((self.queries @ factor).transpose(1, 2), self.softmax)
-        self._spread(narrow.transpose(1, 2), self.rows @ factor, entries)
+        self._spread(narrow.transpose(1, 2), self.rows @ factor)
         return narrow
 
-    def _spread(self, whole: Tensor, rows: Tensor, entries: int) -> Tensor:
-        """`whole` (n, entry, …) with `rows` (n, M, …) added at their entries, if they are among the first."""
-        within = self.entry < entries
+    def _spread(self, whole: Tensor, rows: Tensor) -> Tensor:
+        """`whole` (n, entry, …) with `rows` (n, M, …) added at their entries, if it has them."""
+        within = self.entry < whole.shape[1]
         at = torch.where(within, self.entry, 0)[:, :, None].expand_as(rows)
         return whole.scatter_add_(1, at, rows * within[:, :, None])
 
@@ -236,7 +236,7 @@ class Tower:
         width, (turned, kept, slid) = self._away.shape[1], self._back
         along = (whole * self._factors.moved[: self.items]).sum(2)[:, None]  # (n, 1, item) text · g
         up = (along * turned).flatten(0, 1) @ self._directions[: self.items, :width]
-        bent = gradients.behind(self._through, self.items).mul_(kept).addcmul_(along, slid, value=-1)
+        bent = gradients.behind(self._through).mul_(kept).addcmul_(along, slid, value=-1)
         down = bent.flatten(0, 1) @ self.inputs.values[: self.items]
         return up.view(len(whole), -1, width).transpose(1, 2), down.view(len(whole), -1, down.shape[1])
 
