@@ -168,8 +168,8 @@ def test_a_half_closed_connection_says_that_it_has_said_all():
 
 def test_a_dead_line_says_nothing_until_it_lives_again():
     with echo() as port, Relay(port, weather=Weather(dead=True)) as relay:
-        threading.Timer(0.5, lambda: setattr(relay, "weather", Weather())).start()
         began = time.monotonic()
+        threading.Timer(0.5, lambda: setattr(relay, "weather", Weather())).start()
         assert said(relay.at, b"late") == b"late"
         assert time.monotonic() - began > 0.4
 

@@ -131,8 +131,10 @@ def test_one_address_cannot_take_all_places_at_the_bell(tmp_path, monkeypatch):
     with open_door(site, None), ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(connect(site)).sendall(request("GET /fedrec/v1/bell?after=0", b"\r\n"))
-        time.sleep(0.3)
         with httpx.Client(base_url=site.spec.url, verify=trusting(site.ca)) as client:
+            until = time.monotonic() + 10
+            while client.get("/fedrec/v1/bell").status_code != 429:  # not all of them wait yet
+                assert time.monotonic() < until
             crowded = client.get("/fedrec/v1/bell?after=0")
             assert (crowded.status_code, crowded.headers["retry-after"]) == (429, "10")
             assert client.get("/fedrec/v1/ca").status_code == 200
@@ -233,7 +235,7 @@ def test_a_superlink_that_is_away_or_is_somebody_else_is_no_superlink(tmp_path):
 
 
 def test_a_terminated_door_ends_well_even_while_somebody_waits_for_the_bell(tmp_path):
-    site = make_site(tmp_path / "site")
+    site = make_site(tmp_path / "site", connections=3)  # half of them may wait: when one does, nobody else may
     code = (
         "import sys; from pathlib import Path; from starlette.applications import Starlette\n"
         "from fedrec.deploy.listen import serve; from fedrec.deploy.site import Site\n"
@@ -244,7 +246,9 @@ def test_a_terminated_door_ends_well_even_while_somebody_waits_for_the_bell(tmp_
         wait_for(site)
         with connect(site) as line:
             line.sendall(request("GET /fedrec/v1/bell?after=0", b"\r\n"))
-            time.sleep(0.2)
+            until = time.monotonic() + 10
+            while statuses(knock(site, request("GET /fedrec/v1/bell", b"\r\n"))) != [503]:  # nobody waits yet
+                assert time.monotonic() < until
             process.send_signal(signal.SIGTERM)
             assert b'{"bell":0}' in line.recv(4096) + line.recv(4096)
             assert process.wait(10) == 0 and process.stderr.read() == b""

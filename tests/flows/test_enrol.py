@@ -183,7 +183,7 @@ def test_a_folder_keeps_its_first_enrolment(site, register, door, tmp_path):
     assert seats(other) == []
 
 
-CHANGES = (lambda old: old[:-1], lambda old: old + b" ", lambda old: b"x" + old[1:])
+CHANGES = (lambda old: old[:-1], lambda old: old + b" ", lambda old: bytes([old[0] ^ 1]) + old[1:])
 
 
 def test_a_file_that_is_not_the_signed_one_is_refused(site, register, door, tmp_path):

@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.random import default_rng
-from scipy.stats import binomtest, chi2, norm
+from scipy.stats import binom, binomtest, chi2
 
 from fedrec.privacy.sampling import Cyclic, Fixed, Poisson, SecretCoins
 
@@ -29,22 +29,24 @@ def size_p(came):
     return 2 * min(chi2.cdf(spread, ROUNDS - 1), chi2.sf(spread, ROUNDS - 1))
 
 
-def dependence(first, second):
-    """The largest correlation between columns, in standard deviations."""
-    centred = [(columns - RATE) / np.sqrt(RATE * (1 - RATE)) for columns in (first, second)]
-    return np.abs(centred[0].T @ centred[1] / np.sqrt(len(first)))
+def both_p(counts, of):
+    """The least likely count's p-value, for as many counts: how often, `of` so many times, two coins both fell.
+
+    It is exact: counts are skewed, and a normal tail would call the largest of many too unlikely.
+    """
+    return 2 * min(binom.cdf(counts.min(), of, RATE**2), binom.sf(counts.max() - 1, of, RATE**2)) * counts.size
 
 
 def pairs_p(came):
     """The most dependent pair's p-value, for as many pairs as there are."""
-    off_diagonal = dependence(came, came)[np.triu_indices(CLIENTS, 1)]
-    return 2 * norm.sf(off_diagonal.max()) * off_diagonal.size
+    both = came.T.astype(float) @ came
+    return both_p(both[np.triu_indices(CLIENTS, 1)], ROUNDS)
 
 
 def rounds_p(came):
-    """The same for one client in consecutive rounds."""
-    lagged = np.diag(dependence(came[1:], came[:-1]))
-    return 2 * norm.sf(lagged.max()) * lagged.size
+    """The same for one client in consecutive rounds, every other two of them: they have no round in common."""
+    twos = came[0::2] & came[1::2], came[1:-1:2] & came[2::2]
+    return 2 * min(both_p(two.sum(axis=0), len(two)) for two in twos)
 
 
 def test_poisson_coins_are_independent():
