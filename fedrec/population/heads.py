@@ -19,7 +19,7 @@ from fedrec.device.weights import FAINTEST
 from fedrec.model.ranking import Model
 from fedrec.population.batch import Laid, looked_up, recency
 from fedrec.population.rivals import NEVER, Drawn, barred_among, mute
-from fedrec.population.tower import NOWHERE, Gradients, Tower
+from fedrec.population.tower import NOWHERE, Gradients, Tower, settle
 
 _DEEP = 2 << 30  # bytes of a chunk over a large catalogue under LoRA
 
@@ -141,9 +141,7 @@ class Heads:
     def write(self, slope: Slope, out: Tensor) -> None:
         """Each client's gradient on the shared vector as a row of `out` (n, size)."""
         into = self.model.layout.views(out)
-        for name, part in self.parts(slope, into):
-            if part is not into[name]:
-                into[name].copy_(part)
+        settle(self.parts(slope, into), into)
 
     def part(self, slope: Slope) -> Part:
         """The sum over clients, as far as it is not common to all chunks."""

@@ -8,7 +8,7 @@ factors (projection, bottleneck) or one Jacobian (LoRA) serves them all.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from fedrec.population.jacobian import TowerJacobian
 
 NOWHERE: Mapping[str, Tensor] = MappingProxyType({})
 _UP, _DOWN = "adapter.body.up", "adapter.body.down"
+_GATHERED = 2  # how much longer a product with rows takes that are gathered first
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +91,21 @@ class _Factors(NamedTuple):
         return _Factors(*(part[:entries] for part in self))
 
 
+def settle(parts: Iterable[tuple[str, Tensor]], into: Mapping[str, Tensor]) -> None:
+    """Named parts to where they belong in `into`, but for those that were made there."""
+    for name, part in parts:
+        if part is not into[name]:
+            into[name].copy_(part)
+
+
+def _gelu_slope(inner: Tensor) -> Tensor:
+    """d gelu(x) / dx, element by element."""
+    with torch.enable_grad():
+        at = inner.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(functional.gelu(at).sum(), at)
+    return slope
+
+
 class Tower:
     """Entry vectors at one shared vector. `inputs` are the catalogue's, then those of the texts that a cohort wrote."""
 
@@ -97,32 +113,66 @@ class Tower:
         """`shared` (size,) lies on the model's device, and so do `texts`; `clients` come in all."""
         self.model, self.items, self.clients = model, len(model), clients
         self.inputs = model.items.texts.concat(texts) if len(texts) else model.items.texts
-        self.shared = shared.detach().clone().requires_grad_()
+        self.shared = shared.detach()
         absent = model.items.features.new_zeros(len(texts), model.items.features.shape[1])
         self._features = torch.cat([model.items.features, absent])
-        parameters = model.layout.views(self.shared)
-        pooled = model.pooled(parameters, self.inputs)
-        self._text = model.project(parameters, pooled, self._features)  # keeps the graph, for `backward`
-        self.parameters = {name: part.detach() for name, part in parameters.items()}
-        self._away, self._length = model.directions(pooled.detach())
-        self.table = self._text.detach().clone()
+        self.parameters = model.layout.views(self.shared)
+        if isinstance(model.adapter.body, Bottleneck):
+            self._unfold()
+        else:
+            self._trace()
         if model.spec.residuals:
             self.table[: self.items] += self.parameters["residuals"]
-        if isinstance(model.adapter.body, Bottleneck):
-            # Now, on all cores: chunks that need them first would wait for one of them.
-            self._factors = self._bent()
-            self._joined = torch.cat(self._factors, dim=1)  # (entry, …) side by side
-            # (entry, width + feature + rank) what gradients on entries are multiplied with: φ over length at the end.
-            self._ahead = torch.cat([self._directions, self._factors.bent * self._factors.inverse], dim=1)
 
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self.inputs)
+
+    def _trace(self) -> None:
+        """The table, whose graph is kept for `backward`."""
+        self._leaf = self.shared.clone().requires_grad_()
+        parameters = self.model.layout.views(self._leaf)
+        away, length = self.model.directions(self.model.pooled(parameters, self.inputs))
+        self._text = self.model.project(parameters, (away, length), self._features)
+        self.table = self._text.detach().clone()
+        self._directions = torch.cat([(away / length).detach(), self._features], dim=1)
+
+    @torch.no_grad()
+    def _unfold(self) -> None:
+        """The table, and what the bottleneck's way back needs of each entry: now, while all cores are free."""
+        model, values, features = self.model, self.inputs.values, self._features
+        up, down, width, rank = self.parameters[_UP], self.parameters[_DOWN], self._width, model.spec.rank
+        away, length = model.directions(model.pooled(self.parameters, self.inputs))
+        self.table = model.project(self.parameters, (away, length), features)
+        inner, root, inverse = functional.linear(values, down), rank**0.5, 1 / length
+        # (entry, width + feature + rank) what gradients on entries are multiplied with: φ over length at the end.
+        self._ahead = values.new_empty(len(self), width + features.shape[1] + rank)
+        self._directions = self._ahead[:, :-rank]
+        straight, follows = torch.mul(away, inverse, out=self._ahead[:, :width]), inverse.where(length > SHORTEST, 0.0)
+        bent, along = functional.gelu(inner) / root, (straight @ up) * follows
+        self._ahead[:, width:-rank] = features
+        torch.mul(bent, inverse, out=self._ahead[:, -rank:])
+        moved = self.table - features @ self.parameters.get("projection", model.axes)[width:]
+        parts = bent, _gelu_slope(inner) / root, along, moved, inverse, follows
+        self._joined, self._sizes = torch.cat(parts, dim=1), [part.shape[1] for part in parts]  # side by side
+        self._factors = _Factors(*torch.split(self._joined, self._sizes, dim=1))
+
+    @property
+    def _width(self) -> int:
+        """Of a text, without dense features."""
+        return self.inputs.values.shape[-1]
 
     def backward(self, total: Tensor) -> Tensor:
         """(size,) one gradient on the shared vector from one on the table (entry, dim). Once: it lets the graph go."""
-        moves = self._text.requires_grad  # not without projection and adapter
-        found = torch.autograd.grad(self._text, self.shared, total, allow_unused=True)[0] if moves else None
-        gradient = torch.zeros_like(self.shared) if found is None else found
+        gradient = torch.zeros_like(self.shared)
+        if isinstance(self.model.adapter.body, Bottleneck):
+            entries = torch.arange(len(self), device=total.device)
+            everybody = Gradients(None, total[None, :0], entries[None], total[None], listed=0)
+            into = self.model.layout.views(gradient[None])
+            settle(self.parts(everybody, into), into)
+            return gradient
+        if self._text.requires_grad:  # not without projection and adapter
+            (found,) = torch.autograd.grad(self._text, self._leaf, total, allow_unused=True)
+            gradient = gradient if found is None else found
         if self.model.spec.residuals:
             gradient[self.model.layout.slices["residuals"]] += total[: self.items].flatten()
         return gradient
@@ -147,11 +197,6 @@ class Tower:
         if not isinstance(body, Frozen):
             yield from self._to_adapter(gradients)
 
-    @cached_property
-    def _directions(self) -> Tensor:
-        """(entry, width + feature) what the projection is applied to."""
-        return torch.cat([self._away / self._length, self._features], dim=1)
-
     def _to_adapter(self, gradients: Gradients) -> Iterator[tuple[str, Tensor]]:
         """Any adapter, through its Jacobian."""
         shapes = {name: shape for name, shape in self.model.layout.shapes if name.startswith(ADAPTER)}
@@ -165,22 +210,9 @@ class Tower:
         """How the table moves with an adapter that has no factors of its own."""
         return TowerJacobian(self.model, self.parameters, self.inputs, clients=self.clients)
 
-    def _bent(self) -> _Factors:
-        up, down = self.parameters[_UP], self.parameters[_DOWN]
-        root, width = len(down) ** 0.5, self._away.shape[1]
-        inner = functional.linear(self.inputs.values, down)
-        slope = torch.func.vmap(torch.func.vmap(torch.func.grad(functional.gelu)))(inner) / root
-        inverse = 1 / self._length
-        follows = torch.where(self._length > SHORTEST, inverse, 0.0)
-        along = self._directions[:, :width] * follows @ up
-        projection = self.parameters.get("projection", self.model.axes)
-        moved = self._text.detach() - self._features @ projection[width:]
-        return _Factors(functional.gelu(inner) / root, slope, along, moved, inverse, follows)
-
     def _factors_at(self, entry: Tensor) -> _Factors:
         """Those of some entries (n, M), by one look into one table."""
-        sizes = [part.shape[1] for part in self._factors]
-        return _Factors(*torch.split(looked_up(self._joined, entry), sizes, dim=2))
+        return _Factors(*torch.split(looked_up(self._joined, entry), self._sizes, dim=2))
 
     @cached_property
     def _through(self) -> Tensor:
@@ -190,38 +222,65 @@ class Tower:
     @property
     def _projection(self) -> Tensor:
         """(width, dim) the projection of text, without that of features."""
-        return self.parameters.get("projection", self.model.axes)[: self._away.shape[1]]
+        return self.parameters.get("projection", self.model.axes)[: self._width]
 
     def _through_bottleneck(self, gradients: Gradients, into: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """With dz = (P g)/length − (text·g) away/length² for each entry, U gets Σ dz ⊗ φ and D gets Σ (Uᵀdz ∘ φ') ⊗ x.
 
         Neither sum forms dz: the first term goes through P after it was summed, the second has one number an entry.
-        What is multiplied with the same matrix is multiplied at once. Where there is a dense part, sparse rows at items
-        join it.
+        Where there is a dense part, sparse rows at items join it.
         """
-        spec, listed, width = self.model.spec, gradients.listed, self._directions.shape[1]
-        ahead = looked_up(self._ahead, gradients.entry)
-        joint = torch.bmm(ahead.transpose(1, 2), gradients.rows)
-        up, down = self._sparse_back(gradients.entry[:, listed:], gradients.rows[:, listed:], ahead[:, listed:])
-        if gradients.softmax is not None:
-            mixed = gradients.softmax @ self._ahead[: self.items]  # T mixed directions, not one for each item
-            joint.baddbmm_(mixed.transpose(1, 2), gradients.queries)
+        spec, listed, dense = self.model.spec, gradients.listed, gradients.softmax is not None
+        whole = gradients.of(self.items, into.get("residuals")) if spec.residuals or dense else None
+        joined = whole if dense and self._full(gradients) else None
+        first = 0 if joined is None else listed  # of the sparse rows that are not among `joined`
+        ahead = looked_up(self._ahead, gradients.entry[:, first:])
+        straight, inner = self._multiplied(gradients, joined, ahead, into.get("projection"))
+        up, down = self._sparse_back(gradients.entry[:, listed:], gradients.rows[:, listed:], ahead[:, listed - first :])
         if spec.projection:
-            yield "projection", joint[:, :width]
-        inner = joint[:, width:].permute(2, 0, 1).flatten(1)  # (dim, n · rank)
-        if spec.residuals or gradients.softmax is not None:
-            whole = gradients.of(self.items, into.get("residuals"))
-            if gradients.softmax is not None:
-                dense = self._dense_back(gradients, whole)
-                up, down = up.add_(dense[0]), down.add_(dense[1])
+            yield "projection", straight
+        inner = inner.permute(2, 0, 1).flatten(1)  # (dim, n · rank)
+        if whole is not None:
+            if dense:
+                more = self._dense_back(gradients, whole)
+                up, down = up.add_(more[0]), down.add_(more[1])
             if spec.residuals:
                 yield "residuals", whole
         yield _UP, (self._projection @ inner).view(len(self._projection), len(up), -1).transpose(0, 1) - up
         yield _DOWN, down
 
+    def _full(self, gradients: Gradients) -> bool:
+        """Whether the gradients on items are so many that their sum is sooner multiplied than they are one by one."""
+        softmax, queries = gradients.softmax, gradients.queries
+        assert softmax is not None
+        (_, examples, items), dim = softmax.shape, queries.shape[2]
+        return items * dim < examples * items + _GATHERED * (examples + gradients.listed) * dim
+
+    def _multiplied(
+        self, gradients: Gradients, joined: Tensor | None, ahead: Tensor, out: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """(n, width + feature, dim) and (n, rank, dim): what is ahead of entries, times gradients on them, summed.
+
+        The last rows are at what is `ahead`; those before them lie in `joined`, (n, item, dim) the sum on all items.
+        """
+        clients, sparse, rank = len(ahead), ahead.shape[1], self.model.spec.rank
+        rows, table = gradients.rows[:, gradients.rows.shape[1] - sparse :], self._ahead[: self.items]
+        mixed = gradients.softmax @ table if gradients.softmax is not None and joined is None else None
+        found = []
+        for columns, room in ((slice(-rank), out), (slice(-rank, None), None)):
+            if joined is not None:
+                summed = torch.bmm(table[:, columns].T.expand(clients, -1, -1), joined, out=room)
+            elif mixed is not None:  # T mixed directions, not one for each item
+                summed = torch.bmm(mixed[:, :, columns].transpose(1, 2), gradients.queries, out=room)
+            else:
+                found.append(torch.bmm(ahead[:, :, columns].transpose(1, 2), rows, out=room))
+                continue
+            found.append(summed.baddbmm_(ahead[:, :, columns].transpose(1, 2), rows) if sparse else summed)
+        return found[0], found[1]
+
     def _sparse_back(self, entry: Tensor, rows: Tensor, ahead: Tensor) -> tuple[Tensor, Tensor]:
         """What rows (n, M, dim) at `entry` give: to U behind P (n, width, rank), to D (n, rank, width)."""
-        at, known = self._factors_at(entry), ahead[:, :, : self._away.shape[1]]
+        at, known = self._factors_at(entry), ahead[:, :, : self._width]
         along = (at.moved * rows).sum(2, keepdim=True)  # (n, M, 1) text · g
         slid = ((rows @ self._through) * at.inverse - along * at.along) * at.slope
         # x = away + centre − U φ, and `known` is away over its length.
@@ -233,7 +292,7 @@ class Tower:
 
     def _dense_back(self, gradients: Gradients, whole: Tensor) -> tuple[Tensor, Tensor]:
         """The same of gradients on all items, of which `whole` (n, item, dim) is the sum."""
-        width, (turned, kept, slid) = self._away.shape[1], self._back
+        width, (turned, kept, slid) = self._width, self._back
         along = (whole * self._factors.moved[: self.items]).sum(2)[:, None]  # (n, 1, item) text · g
         up = (along * turned).flatten(0, 1) @ self._directions[: self.items, :width]
         bent = gradients.behind(self._through).mul_(kept).addcmul_(along, slid, value=-1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from typing import TypeVar
@@ -32,13 +33,28 @@ def results(jobs: Iterable[Job[_T]], workers: int) -> Iterator[_T]:
         yield from (job() for job in jobs)
         return
     waiting: deque[Future[_T]] = deque()
-    with one_thread(), _lively(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for job in jobs:
-            waiting.append(pool.submit(job))
-            if len(waiting) > workers:
+    with one_thread(), _lively():
+        try:
+            for job in jobs:
+                waiting.append(_team(workers).submit(job))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        finally:  # nobody works on for one who has stopped listening
+            for left in waiting:
+                left.cancel()
+            wait(waiting)
+
+
+@cache
+def _team(workers: int) -> ThreadPoolExecutor:
+    """Threads that stay: to start them anew takes milliseconds of each round."""
+    return ThreadPoolExecutor(workers, "fedrec", initializer=torch.set_num_threads, initargs=(1,))
+
+
+if hasattr(os, "register_at_fork"):  # a copied process has none of them
+    os.register_at_fork(after_in_child=_team.cache_clear)
 
 
 @contextmanager
