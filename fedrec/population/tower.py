@@ -99,7 +99,7 @@ def settle(parts: Iterable[tuple[str, Tensor]], into: Mapping[str, Tensor]) -> N
 
 
 def _gelu_slope(inner: Tensor) -> Tensor:
-    """d gelu(x) / dx, element by element."""
+    """Of every element: d gelu(x) / dx."""
     with torch.enable_grad():
         at = inner.detach().requires_grad_()
         (slope,) = torch.autograd.grad(functional.gelu(at).sum(), at)
@@ -236,7 +236,8 @@ class Tower:
         first = 0 if joined is None else listed  # of the sparse rows that are not among `joined`
         ahead = looked_up(self._ahead, gradients.entry[:, first:])
         straight, inner = self._multiplied(gradients, joined, ahead, into.get("projection"))
-        up, down = self._sparse_back(gradients.entry[:, listed:], gradients.rows[:, listed:], ahead[:, listed - first :])
+        texts, rows = gradients.entry[:, listed:], gradients.rows[:, listed:]
+        up, down = self._sparse_back(texts, rows, ahead[:, listed - first :])
         if spec.projection:
             yield "projection", straight
         inner = inner.permute(2, 0, 1).flatten(1)  # (dim, n · rank)
@@ -263,8 +264,8 @@ class Tower:
 
         The last rows are at what is `ahead`; those before them lie in `joined`, (n, item, dim) the sum on all items.
         """
-        clients, sparse, rank = len(ahead), ahead.shape[1], self.model.spec.rank
-        rows, table = gradients.rows[:, gradients.rows.shape[1] - sparse :], self._ahead[: self.items]
+        clients, rank, table = len(ahead), self.model.spec.rank, self._ahead[: self.items]
+        rows = gradients.rows[:, gradients.rows.shape[1] - ahead.shape[1] :]
         mixed = gradients.softmax @ table if gradients.softmax is not None and joined is None else None
         found = []
         for columns, room in ((slice(-rank), out), (slice(-rank, None), None)):
@@ -275,7 +276,7 @@ class Tower:
             else:
                 found.append(torch.bmm(ahead[:, :, columns].transpose(1, 2), rows, out=room))
                 continue
-            found.append(summed.baddbmm_(ahead[:, :, columns].transpose(1, 2), rows) if sparse else summed)
+            found.append(summed.baddbmm_(ahead[:, :, columns].transpose(1, 2), rows))
         return found[0], found[1]
 
     def _sparse_back(self, entry: Tensor, rows: Tensor, ahead: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """Chunks side by side: in order, bounded, on one thread each, and nothing of that is left behind."""
 
 import importlib
+import subprocess
 import sys
 import threading
 import time
@@ -44,6 +45,41 @@ def test_a_job_that_fails_is_heard_of():
 
     with pytest.raises(ZeroDivisionError):
         list(results([int, broken, int], 2))
+
+
+def test_whoever_stops_listening_leaves_nobody_at_work():
+    begun, ended = [], []
+
+    def job(number):
+        begun.append(number)
+        time.sleep(0.05)
+        ended.append(number)
+        return number
+
+    listening = results((lambda n=n: job(n) for n in range(9)), 2)
+    assert next(listening) == 0
+    listening.close()
+    assert sorted(begun) == sorted(ended) and len(begun) < 9
+
+
+def test_threads_stay_for_the_next_jobs():
+    first, second = (set(results([threading.get_ident] * 6, 2)) for _ in range(2))
+    assert len(first | second) <= 2
+
+
+COPIED = """
+import os
+from fedrec.population.workers import results
+assert list(results([int] * 3, 2)) == [0] * 3
+child = os.fork()
+if not child:
+    os._exit(list(results([int] * 3, 2)) != [0] * 3)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_copied_process_has_threads_of_its_own():
+    assert subprocess.run([sys.executable, "-c", COPIED], timeout=60).returncode == 0
 
 
 def test_jobs_have_a_thread_each_and_hand_the_interpreter_over_soon():
