@@ -1,6 +1,7 @@
 """Engines side by side on one workload: `python simulations/benchmarks/engines.py [--workload light]`.
 
-Every engine runs in a process of its own under GNU time, one after the other; rounds are timed from the second on. What
+Every engine runs in a process of its own under GNU time, one after the other, and all of them `--turns` times, because
+machines are faster in one minute than in another; rounds of a turn are timed from the second on. What
 peers compute is compared with a device's own round, and the run fails where they differ. pfl has an environment of its
 own (`--pfl`), made when it is missing. Writes `engines.md` and `engines.json` into simulations/results, or
 `engines-lora.*`; with `--quick` into the work folder, for there is nothing to learn from so small a workload.
@@ -12,8 +13,9 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +91,7 @@ class Measured:
     """One row's numbers. `difference` is the largest in the sum of clipped updates; None where nothing is clipped."""
 
     name: str
-    seconds: list[float]
+    turns: list[list[float]]  # seconds of each round of each turn
     cohort: int
     floor: float  # ms a client
     peak: float  # MiB, largest process
@@ -97,9 +99,22 @@ class Measured:
     difference: float | None
 
     @property
+    def rates(self) -> list[float]:
+        """Clients a second in each turn, by its median round."""
+        return [self.cohort / float(np.median(turn)) for turn in self.turns]
+
+    @property
     def rate(self) -> float:
-        """Clients a second, by the median round."""
-        return self.cohort / float(np.median(self.seconds))
+        """Clients a second, by the median of all rounds."""
+        return self.cohort / float(np.median(np.concatenate(self.turns)))
+
+    def then(self, later: Measured) -> Measured:
+        """With a later turn of the same contender."""
+        apart = [each.difference for each in (self, later) if each.difference is not None]
+        return replace(
+            self, turns=self.turns + later.turns, peak=max(self.peak, later.peak), tree=max(self.tree, later.tree),
+            difference=max(apart, default=None),
+        )  # fmt: skip
 
 
 def measured(contender: Contender, folder: Path, command: Sequence[str | Path], rates: Rates) -> Measured:
@@ -110,7 +125,7 @@ def measured(contender: Contender, folder: Path, command: Sequence[str | Path], 
     floor = Floor.of(facts, contender.passes(facts)).milliseconds(rates)
     apart = difference(folder, found["clients"], out.with_suffix(".npy"))
     return Measured(
-        contender.name, found["seconds"][WARM_UP:], int(facts["cohort"]), floor, usage.peak, usage.tree, apart
+        contender.name, [found["seconds"][WARM_UP:]], int(facts["cohort"]), floor, usage.peak, usage.tree, apart
     )  # fmt: skip
 
 
@@ -156,17 +171,25 @@ def main() -> None:
     rates = Rates.measured(facts, threads=len(os.sched_getaffinity(0)))
     wanted = lambda name: not given.only or any(part in name for part in given.only)
     chosen = [each for each in CONTENDERS[size.adapter] if wanted(each.name)]
-    rows = []
-    for contender, command in interpreters(chosen, given.pfl):
-        print(f"{contender.name} …", file=sys.stderr, flush=True)
-        rows.append(measured(contender, folder, command, rates))
-        print(f"  {rows[-1].rate:,.1f} clients/s", file=sys.stderr, flush=True)
+    turns = [list(_turn(interpreters(chosen, given.pfl), folder, rates)) for _ in range(given.turns)]
+    rows = [reduce(Measured.then, row) for row in zip(*turns, strict=True)]
     document = {
         "machine": here, "workload": asdict(size) | facts, "rates": asdict(rates),
-        "rows": [asdict(row) | {"clients a second": row.rate} for row in rows],
+        "rows": [asdict(row) | {"clients a second": row.rate, "by turn": row.rates} for row in rows],
     }  # fmt: skip
     stem = "engines" if given.workload == "default" else f"engines-{given.workload}"
     _write(document, folder if given.quick else given.out, stem)
+
+
+def _turn(
+    contenders: Iterable[tuple[Contender, Sequence[str | Path]]], folder: Path, rates: Rates
+) -> Iterator[Measured]:
+    """Each of them once."""
+    for contender, command in contenders:
+        print(f"{contender.name} …", file=sys.stderr, flush=True)
+        row = measured(contender, folder, command, rates)
+        print(f"  {row.rate:,.1f} clients/s", file=sys.stderr, flush=True)
+        yield row
 
 
 def _write(document: dict[str, Any], out: Path, stem: str) -> None:
@@ -182,6 +205,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a workload of seconds, to see that everything runs")
     parser.add_argument("--workload", choices=tuple(SIZES), default="default")
     parser.add_argument("--only", action="append", metavar="PART", help="contenders whose name holds this; repeatable")
+    parser.add_argument("--turns", type=int, default=2, help="how often each contender runs")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmarks", help="where the workload is kept")
     parser.add_argument("--pfl", type=Path, default=ROOT / "runs" / "benchmarks" / "pfl", help="pfl's environment")
     parser.add_argument("--out", type=Path, default=ROOT / "simulations" / "results")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from statistics import median
 from typing import Any
 
@@ -24,7 +25,8 @@ def engines_table(document: Document) -> str:
         _machine(document["machine"]), "",
         f"{size['items']:.0f} items in vectors of {size['width']} from `{size['encoder']}`, {size['size']} shared "
         f"numbers, {size['examples']:.1f} examples over {size['events']:.1f} events a client. One local step, softmax "
-        "over the catalogue, each client's update clipped. Medians over rounds after the first, with their range.", "",
+        "over the catalogue, each client's update clipped. Contenders took turns, "
+        f"{len(rows[0]['turns'])} each; medians over rounds after a turn's first, with their range.", "",
         f"The floor: {rates['product'] / 1e9:.0f} GFLOP/s and {rates['copy'] / 1e9:.1f} GB/s, measured "
         "here with all cores; no engine that computes what the row computes is faster. *Apart* is how far the sum of "
         "clipped updates of one cohort lies from the same clients' own rounds, at the farthest coordinate.", "",
@@ -44,7 +46,7 @@ def _machine(machine: Mapping[str, object]) -> str:
 
 
 def _engine(row: Row, flower: float | None) -> list[str]:
-    seconds, rate = sorted(row["seconds"]), row["clients a second"]
+    seconds, rate = sorted(chain(*row["turns"])), row["clients a second"]
     return [
         row["name"], f"{rate:,.1f}", f"{1000 / rate:.3f}", f"{row['floor']:.3f}",
         f"{rate / flower:.2f}" if flower else "",
@@ -58,6 +60,15 @@ def _best(rows: Sequence[Row], name: str) -> float | None:
     return max((row["clients a second"] for row in rows if row["name"].startswith(name)), default=None)
 
 
+def _by_turn(rows: Sequence[Row], peer: str) -> str:
+    """How the fastest rows of a turn compared, turn by turn."""
+    mine, theirs = (
+        [max(turn) for turn in zip(*(row["by turn"] for row in rows if row["name"].startswith(name)), strict=True)]
+        for name in ("fedrec stacked", peer)
+    )
+    return ", ".join(f"{one / other:.2f}" for one, other in zip(mine, theirs, strict=True))
+
+
 def _verdicts(rows: Sequence[Row], asked: Mapping[str, float]) -> list[str]:
     mine, lines = _best(rows, "fedrec stacked"), []
     for peer, least in asked.items():
@@ -65,7 +76,8 @@ def _verdicts(rows: Sequence[Row], asked: Mapping[str, float]) -> list[str]:
         if mine and other:
             verdict = "met" if mine / other >= least else "not met"
             lines.append(
-                f"* stacked: {mine / other:.2f} × the fastest {peer} row; {least:g} × were asked for: {verdict}."
+                f"* stacked: {mine / other:.2f} × the fastest {peer} row ({_by_turn(rows, peer)} by turn); "
+                f"{least:g} × were asked for: {verdict}."
             )
     return lines
 

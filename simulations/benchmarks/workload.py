@@ -40,7 +40,7 @@ class Size:
     clients: int = 1000
     cohort: int = 200
     items: int = 800
-    rounds: int = 6
+    rounds: int = 4  # of a turn
     adapter: str = "bottleneck"
     encoder: str = "minilm"
     dim: int = 64

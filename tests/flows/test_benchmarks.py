@@ -163,19 +163,29 @@ def test_slopes_and_lines_are_recovered():
 def test_the_table_says_whether_what_was_asked_for_is_there(stacked, verdict):
     from tables import engines_table
 
-    def row(name, rate):
+    def row(name, rate, later):
         return {
-            "name": name, "seconds": [10 / rate], "cohort": 10, "floor": 0.1, "peak": 1.0, "tree": 1.0,
-            "difference": None, "clients a second": rate,
+            "name": name, "turns": [[10 / rate], [10 / later]], "cohort": 10, "floor": 0.1, "peak": 1.0, "tree": 1.0,
+            "difference": None, "clients a second": rate, "by turn": [rate, later],
         }  # fmt: skip
 
-    rows = [row("fedrec stacked", stacked), row("Flower, slow", 5.0), row("Flower, fast", 10.0)]
+    rows = [row("fedrec stacked", stacked, 90.0), row("Flower, slow", 5.0, 4.0), row("Flower, fast", 10.0, 2.0)]
     size = {"adapter": "bottleneck", "cohort": 10, "clients": 20, "items": 5, "width": 4, "encoder": "hash", "size": 7}
     document = {
         "machine": {}, "workload": size | {"examples": 1.0, "events": 1.0}, "rates": {"product": 1e9, "copy": 1e9},
         "rows": rows,
     }  # fmt: skip
-    assert engines_table(document).rstrip().endswith(f"40 × were asked for: {verdict}")
+    text = engines_table(document).rstrip()
+    assert text.endswith(f"({stacked / 10:.2f}, 22.50 by turn); 40 × were asked for: {verdict}")
+    assert "Contenders took turns, 2 each" in text
+
+
+def test_turns_of_a_contender_become_one_row():
+    from engines import Measured
+
+    first = Measured("a", [[1.0, 2.0, 9.0]], 10, 0.1, 5.0, 7.0, None)
+    both = first.then(replace(first, turns=[[4.0, 4.0]], peak=6.0, tree=3.0, difference=1e-4))
+    assert (both.rates, both.rate, both.peak, both.tree, both.difference) == ([5.0, 2.5], 2.5, 6.0, 7.0, 1e-4)
 
 
 def test_a_point_of_the_scaling_runs_over_people_on_disk(tmp_path, monkeypatch):
