@@ -269,14 +269,15 @@ class Tower:
         mixed = gradients.softmax @ table if gradients.softmax is not None and joined is None else None
         found = []
         for columns, room in ((slice(-rank), out), (slice(-rank, None), None)):
+            left = ahead[:, :, columns].transpose(1, 2)
             if joined is not None:
-                summed = torch.bmm(table[:, columns].T.expand(clients, -1, -1), joined, out=room)
+                common = table[:, columns].T.expand(clients, -1, -1)
+                found.append(torch.bmm(common, joined, out=room).baddbmm_(left, rows))
             elif mixed is not None:  # T mixed directions, not one for each item
-                summed = torch.bmm(mixed[:, :, columns].transpose(1, 2), gradients.queries, out=room)
+                mine = mixed[:, :, columns].transpose(1, 2)
+                found.append(torch.bmm(mine, gradients.queries, out=room).baddbmm_(left, rows))
             else:
-                found.append(torch.bmm(ahead[:, :, columns].transpose(1, 2), rows, out=room))
-                continue
-            found.append(summed.baddbmm_(ahead[:, :, columns].transpose(1, 2), rows))
+                found.append(torch.bmm(left, rows, out=room))
         return found[0], found[1]
 
     def _sparse_back(self, entry: Tensor, rows: Tensor, ahead: Tensor) -> tuple[Tensor, Tensor]:
