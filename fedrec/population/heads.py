@@ -18,8 +18,9 @@ from torch.nn import functional
 from fedrec.device.weights import FAINTEST
 from fedrec.model.ranking import Model
 from fedrec.population.batch import Laid, looked_up, recency
+from fedrec.population.gradients import Gradients
 from fedrec.population.rivals import NEVER, Drawn, barred_among, mute
-from fedrec.population.tower import NOWHERE, Gradients, Tower, settle
+from fedrec.population.tower import NOWHERE, Tower, settle
 
 _DEEP = 2 << 30  # bytes of a chunk over a large catalogue under LoRA
 

@@ -8,7 +8,8 @@ from fedrec.model.adapter import TowerInputs
 from fedrec.model.catalogue import Catalogue
 from fedrec.model.encoder import open_encoder
 from fedrec.model.ranking import SHORTEST, Model
-from fedrec.population.tower import Gradients, Tower
+from fedrec.population.gradients import Gradients
+from fedrec.population.tower import Tower
 from fedrec.randomness import stream
 from fedrec.spec import ModelSpec
 
