@@ -1,10 +1,11 @@
 """Engines side by side on one workload: `python simulations/benchmarks/engines.py [--workload light]`.
 
 Every engine runs in a process of its own under GNU time, one after the other, and all of them `--turns` times, because
-machines are faster in one minute than in another; rounds of a turn are timed from the second on. What
-peers compute is compared with a device's own round, and the run fails where they differ. pfl has an environment of its
-own (`--pfl`), made when it is missing. Writes `engines.md` and `engines.json` into simulations/results, or
-`engines-lora.*`; with `--quick` into the work folder, for there is nothing to learn from so small a workload.
+machines are faster in one minute than in another; one that takes a minute a round runs once. Rounds of a turn are timed
+from the second on. What peers compute is compared with a device's own round, and the run fails where they differ. pfl
+has an environment of its own (`--pfl`), made when it is missing. Writes `engines.md` and `engines.json` into
+simulations/results, or `engines-lora.*`; with `--quick` into the work folder, for there is nothing to learn from so
+small a workload.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Contender:
     """One row: a script beside this one, and its options.
 
     `together` is how many clients share one way of the catalogue through the text tower, 0 for a whole cohort; `batch`
-    how many examples do, where there are no clients.
+    how many examples do, where there are no clients. `once`: it is so slow that more turns would tell nothing new.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Contender:
     together: int = 1
     batch: int = 0
     processes: int = 1
+    once: bool = False
 
     def passes(self, facts: Mapping[str, float]) -> float:
         """How often the catalogue goes through the tower in a round."""
@@ -61,6 +62,7 @@ class Contender:
         return facts["cohort"] / self.together if self.together else 1.0
 
 
+Command = Sequence[str | Path]
 MANY = ("--rounds", "21")  # of an engine whose rounds are short
 STACKED = (
     Contender("fedrec stacked", "fedrec_engine.py", MANY, together=0),
@@ -72,7 +74,7 @@ LORA = Contender("fedrec stacked", "fedrec_engine.py", ("--rounds", "4"), togeth
 LOOP = Contender("fedrec loop", "fedrec_engine.py", ("--engine", "loop"))
 FLOWER = (
     Contender("Flower, Ray engine, 1 CPU a client", "flower_peer.py"),
-    Contender("Flower, Ray engine, its defaults", "flower_peer.py", ("--cpus", "0")),
+    Contender("Flower, Ray engine, its defaults", "flower_peer.py", ("--cpus", "0"), once=True),
 )
 PFL = (
     Contender("pfl, 1 thread", "pfl_peer.py"),
@@ -117,7 +119,10 @@ class Measured:
         )  # fmt: skip
 
 
-def measured(contender: Contender, folder: Path, command: Sequence[str | Path], rates: Rates) -> Measured:
+Measure = Callable[[Contender, Command], Measured]
+
+
+def measured(contender: Contender, command: Command, folder: Path, rates: Rates) -> Measured:
     """Run one contender on the workload in `folder`."""
     out = folder / "-".join([Path(contender.script).stem, *contender.options, f"{contender.processes}.json"])
     usage = watched([*command, HERE / contender.script, folder, out, *contender.options], out.with_suffix(".log"))
@@ -140,7 +145,7 @@ def difference(folder: Path, clients: Sequence[int], made: Path) -> float | None
     return apart
 
 
-def interpreters(contenders: Sequence[Contender], environment: Path) -> Iterator[tuple[Contender, list[str | Path]]]:
+def interpreters(contenders: Sequence[Contender], environment: Path) -> Iterator[tuple[Contender, Command]]:
     """Each contender with what runs its script; the pfl environment is made when first needed."""
     made: Path | None = None
     for contender in contenders:
@@ -171,8 +176,9 @@ def main() -> None:
     rates = Rates.measured(facts, threads=len(os.sched_getaffinity(0)))
     wanted = lambda name: not given.only or any(part in name for part in given.only)
     chosen = [each for each in CONTENDERS[size.adapter] if wanted(each.name)]
-    turns = [list(_turn(interpreters(chosen, given.pfl), folder, rates)) for _ in range(given.turns)]
-    rows = [reduce(Measured.then, row) for row in zip(*turns, strict=True)]
+    rows = in_turns(
+        interpreters(chosen, given.pfl), given.turns, lambda each, command: measured(each, command, folder, rates)
+    )
     document = {
         "machine": here, "workload": asdict(size) | facts, "rates": asdict(rates),
         "rows": [asdict(row) | {"clients a second": row.rate, "by turn": row.rates} for row in rows],
@@ -181,15 +187,19 @@ def main() -> None:
     _write(document, folder if given.quick else given.out, stem)
 
 
-def _turn(
-    contenders: Iterable[tuple[Contender, Sequence[str | Path]]], folder: Path, rates: Rates
-) -> Iterator[Measured]:
-    """Each of them once."""
-    for contender, command in contenders:
-        print(f"{contender.name} …", file=sys.stderr, flush=True)
-        row = measured(contender, folder, command, rates)
-        print(f"  {row.rate:,.1f} clients/s", file=sys.stderr, flush=True)
-        yield row
+def in_turns(contenders: Iterable[tuple[Contender, Command]], turns: int, measure: Measure) -> list[Measured]:
+    """Each of them in every turn, but for those that run once; a row for each."""
+    rows: dict[str, Measured] = {}
+    made = list(contenders)
+    for turn in range(turns):
+        for contender, command in made:
+            if turn and contender.once:
+                continue
+            print(f"{contender.name} …", file=sys.stderr, flush=True)
+            row = measure(contender, command)
+            print(f"  {row.rate:,.1f} clients/s", file=sys.stderr, flush=True)
+            rows[row.name] = rows[row.name].then(row) if turn else row
+    return list(rows.values())
 
 
 def _write(document: dict[str, Any], out: Path, stem: str) -> None:
@@ -205,7 +215,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a workload of seconds, to see that everything runs")
     parser.add_argument("--workload", choices=tuple(SIZES), default="default")
     parser.add_argument("--only", action="append", metavar="PART", help="contenders whose name holds this; repeatable")
-    parser.add_argument("--turns", type=int, default=2, help="how often each contender runs")
+    parser.add_argument("--turns", type=int, default=2, help="how often a contender runs")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmarks", help="where the workload is kept")
     parser.add_argument("--pfl", type=Path, default=ROOT / "runs" / "benchmarks" / "pfl", help="pfl's environment")
     parser.add_argument("--out", type=Path, default=ROOT / "simulations" / "results")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, zip_longest
 from statistics import median
 from typing import Any
 
@@ -26,7 +26,7 @@ def engines_table(document: Document) -> str:
         f"{size['items']:.0f} items in vectors of {size['width']} from `{size['encoder']}`, {size['size']} shared "
         f"numbers, {size['examples']:.1f} examples over {size['events']:.1f} events a client. One local step, softmax "
         "over the catalogue, each client's update clipped. Contenders took turns, "
-        f"{len(rows[0]['turns'])} each; medians over rounds after a turn's first, with their range.", "",
+        f"{_turns(rows)}; medians over rounds after a turn's first, with their range.", "",
         f"The floor: {rates['product'] / 1e9:.0f} GFLOP/s and {rates['copy'] / 1e9:.1f} GB/s, measured "
         "here with all cores; no engine that computes what the row computes is faster. *Apart* is how far the sum of "
         "clipped updates of one cohort lies from the same clients' own rounds, at the farthest coordinate.", "",
@@ -60,13 +60,23 @@ def _best(rows: Sequence[Row], name: str) -> float | None:
     return max((row["clients a second"] for row in rows if row["name"].startswith(name)), default=None)
 
 
+def _turns(rows: Sequence[Row]) -> str:
+    """How many."""
+    most = max(len(row["turns"]) for row in rows)
+    fewer = [f"{len(row['turns'])} of {row['name']}" for row in rows if len(row["turns"]) < most]
+    return f"{most} each{', but ' if fewer else ''}{', '.join(fewer)}"
+
+
 def _by_turn(rows: Sequence[Row], peer: str) -> str:
-    """How the fastest rows of a turn compared, turn by turn."""
-    mine, theirs = (
-        [max(turn) for turn in zip(*(row["by turn"] for row in rows if row["name"].startswith(name)), strict=True)]
-        for name in ("fedrec stacked", peer)
-    )
-    return ", ".join(f"{one / other:.2f}" for one, other in zip(mine, theirs, strict=True))
+    """How the fastest rows of a turn compared, turn by turn, as long as both had one."""
+    mine, theirs = _fastest(rows, "fedrec stacked"), _fastest(rows, peer)
+    return ", ".join(f"{one / other:.2f}" for one, other in zip(mine, theirs, strict=False))
+
+
+def _fastest(rows: Sequence[Row], name: str) -> list[float]:
+    """Of each turn; rows may have had fewer turns than others."""
+    turns = zip_longest(*(row["by turn"] for row in rows if row["name"].startswith(name)), fillvalue=0.0)
+    return [max(turn) for turn in turns]
 
 
 def _verdicts(rows: Sequence[Row], asked: Mapping[str, float]) -> list[str]:

@@ -177,7 +177,11 @@ def test_the_table_says_whether_what_was_asked_for_is_there(stacked, verdict):
     }  # fmt: skip
     text = engines_table(document).rstrip()
     assert text.endswith(f"({stacked / 10:.2f}, 22.50 by turn); 40 × were asked for: {verdict}")
-    assert "Contenders took turns, 2 each" in text
+    assert "Contenders took turns, 2 each;" in text
+    rows[1] |= {"turns": [[2.0]], "by turn": [5.0]}
+    text = engines_table(document).rstrip()
+    assert text.endswith(f"({stacked / 10:.2f}, 45.00 by turn); 40 × were asked for: {verdict}")
+    assert "Contenders took turns, 2 each, but 1 of Flower, slow;" in text
 
 
 def test_turns_of_a_contender_become_one_row():
@@ -186,6 +190,21 @@ def test_turns_of_a_contender_become_one_row():
     first = Measured("a", [[1.0, 2.0, 9.0]], 10, 0.1, 5.0, 7.0, None)
     both = first.then(replace(first, turns=[[4.0, 4.0]], peak=6.0, tree=3.0, difference=1e-4))
     assert (both.rates, both.rate, both.peak, both.tree, both.difference) == ([5.0, 2.5], 2.5, 6.0, 7.0, 1e-4)
+
+
+def test_a_contender_that_is_slow_runs_once():
+    from engines import Contender, Measured, in_turns
+
+    ran = []
+
+    def measure(contender, command):
+        ran.append((contender.name, *command))
+        return Measured(contender.name, [[float(len(ran))]], 10, 0.1, 5.0, 7.0, None)
+
+    contenders = [(Contender("fast", ""), ["a"]), (Contender("slow", "", once=True), ["b"])]
+    rows = in_turns(iter(contenders), 3, measure)
+    assert ran == [("fast", "a"), ("slow", "b"), ("fast", "a"), ("fast", "a")]
+    assert {row.name: row.turns for row in rows} == {"fast": [[1.0], [3.0], [4.0]], "slow": [[2.0]]}
 
 
 def test_a_point_of_the_scaling_runs_over_people_on_disk(tmp_path, monkeypatch):
