@@ -102,7 +102,7 @@ class _Duty:
             with self._told(post):
                 if not post.node.once(post.answer):
                     post.beats = 0
-                self._well(post)
+                self._tell(post, None)
             self._done(post)
 
     def sign_off(self) -> None:
@@ -129,7 +129,7 @@ class _Duty:
         if well and (not was or post.beats % _UNASKED == 0):
             self._want(post)
         if well:
-            self._well(post)
+            self._tell(post, None)
 
     @contextmanager
     def _told(self, post: _Post) -> Iterator[None]:
@@ -142,13 +142,16 @@ class _Duty:
             _LOG.exception("a node failed")
             self._tell(post, RunError("a node keeps working", reason=type(error).__name__))
 
-    def _well(self, post: _Post) -> None:
-        if post.troubled:
-            self._tell(post, None)
-
     def _tell(self, post: _Post, error: FedrecError | None) -> None:
-        """Tell whoever listens. What goes wrong there, a closed terminal say, must not end a thread of ours."""
-        post.troubled = error is not None
+        """Tell whoever listens: of every error, and once that a node is well (a heartbeat and a look both find that).
+
+        What goes wrong there, a closed terminal say, must not end a thread of ours.
+        """
+        with self._changed:
+            known = error is None and not post.troubled
+            post.troubled = error is not None
+        if known:
+            return
         try:
             self._heard(post.node, error)
         except Exception:

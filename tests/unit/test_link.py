@@ -489,6 +489,23 @@ class TestDuty:
         heard = on_duty([node], [None], lambda heard: len(heard) >= 3, bell=lambda: bool(time.sleep(0.01)))
         assert [error is None for _, error in heard] == [True, False, True]  # and no heartbeat ever failed
 
+    def test_a_heartbeat_and_a_look_that_find_a_node_well_at_once_tell_it_once(self, monkeypatch):
+        class Hesitant(duty._Post):
+            @property
+            def troubled(self):
+                said = self.__dict__["troubled"]
+                time.sleep(0.05)  # the other thread reads the same meanwhile, unless it has to wait
+                return said
+
+            @troubled.setter
+            def troubled(self, value):
+                self.__dict__["troubled"] = value
+
+        monkeypatch.setattr(duty, "_Post", Hesitant)
+        node = Scripted()
+        heard = on_duty([node], [None], lambda _: "look" in node.said, quiet=0.3)
+        assert heard == [(node, None)]
+
     def test_a_listener_that_fails_ends_nobodys_duty(self, monkeypatch):
         monkeypatch.setattr(duty, "INTERVAL", 0.02)
         node, answered, told = Scripted(messages=2), [], []
